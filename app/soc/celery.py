@@ -1,0 +1,71 @@
+"""The Celery application and the base class of every task."""
+
+import logging
+import os
+from typing import Any
+
+import celery
+from billiard.einfo import ExceptionInfo
+from celery.exceptions import SoftTimeLimitExceeded
+from django.db import DatabaseError, InterfaceError, OperationalError
+
+from soc.core.liveness import Liveness
+from soc.queues import queue_of
+
+os.environ.setdefault("DJANGO_SETTINGS_MODULE", "soc.settings")
+
+logger = logging.getLogger(__name__)
+
+
+class Task(celery.Task):
+    """A task that survives: its worker's death, a database restart, a failed publish.
+
+    Delivery is at-least-once, so every task body must be idempotent. Losing the database is
+    retried with exponential backoff and jitter; any other failure is recorded where the board
+    shows it, a soft time limit as TIMEOUT.
+    """
+
+    autoretry_for = (OperationalError, InterfaceError)
+    retry_backoff = 2
+    retry_backoff_max = 300
+    retry_jitter = True
+    max_retries = 8
+
+    def apply_async(self, *args: Any, **options: Any) -> Any:  # noqa: ANN401 (Celery's signature)
+        """Publish the task; a message that no queue takes raises instead of vanishing."""
+        options.setdefault("mandatory", True)
+        return super().apply_async(*args, **options)
+
+    def on_failure(
+        self, exc: Exception, task_id: str, args: Any, kwargs: Any, einfo: ExceptionInfo  # noqa: ANN401
+    ) -> None:
+        """Record the failure; the log has it in any case."""
+        from soc.core.models import TaskFailure
+
+        timed_out = isinstance(exc, SoftTimeLimitExceeded)
+        try:
+            TaskFailure.objects.create(
+                task=self.name,
+                task_id=task_id,
+                kind=TaskFailure.Kind.TIMEOUT if timed_out else TaskFailure.Kind.ERROR,
+                error=f"{type(exc).__name__}: {exc}"[:2000],
+                traceback=str(einfo)[-20_000:],
+                arguments=f"{args!r} {kwargs!r}"[:2000],
+            )
+        except DatabaseError:
+            logger.exception("The failure of %s (%s) could not be recorded", self.name, task_id)
+
+
+def route(name: str, *_: object, **__: object) -> dict[str, str]:
+    """Route a task to the queue of its application.
+
+    Raises:
+        LookupError: the task's application has no queue.
+    """
+    return {"queue": queue_of(name).name}
+
+
+app = celery.Celery("soc", task_cls=Task)
+app.config_from_object("django.conf:settings", namespace="CELERY")
+app.autodiscover_tasks()
+app.steps["consumer"].add(Liveness)

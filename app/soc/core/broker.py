@@ -1,0 +1,232 @@
+"""The broker's definitions file: topology, users and permissions, rendered from the catalogue.
+
+Format: RabbitMQ documentation, "Schema Definition Export and Import". Nothing is ever declared by
+hand in a console, and no service may declare a task queue: a wiped broker comes back from this.
+"""
+
+import base64
+import hashlib
+import re
+import secrets
+from collections.abc import Iterator
+from typing import Any
+
+from kombu.transport.native_delayed_delivery import (
+    CELERY_DELAYED_DELIVERY_EXCHANGE,
+    MAX_LEVEL,
+    level_name,
+)
+
+from soc.queues import DEAD_LETTER_EXCHANGE, QUEUES, TASK_EXCHANGE, Queue
+
+EXPIRED_QUEUE = "soc.expired"
+MONITOR_USER = "monitor"
+_DAY_MS = 24 * 3600 * 1000
+_EVENTS = "celeryev"
+_CONTROL = "celery.pidbox"
+_REPLIES = "reply.celery.pidbox"
+
+Definition = dict[str, Any]
+
+
+def password_hash(password: str) -> str:
+    """Hash a password as ``rabbit_password_hashing_sha256`` does: salt, SHA-256, base64."""
+    return _salted(secrets.token_bytes(4), password)
+
+
+def is_hash_of(hashed: str, password: str) -> bool:
+    """Tell whether ``password_hash`` made this hash of this password."""
+    return secrets.compare_digest(hashed, _salted(base64.b64decode(hashed)[:4], password))
+
+
+def _salted(salt: bytes, password: str) -> str:
+    return base64.b64encode(salt + hashlib.sha256(salt + password.encode()).digest()).decode()
+
+
+def definitions(monitor_password_hash: str) -> Definition:
+    """Return the definitions of a site's broker.
+
+    Services log in by certificate and have no password; only Flower's calls to the management
+    API use one, as the user ``monitor``.
+    """
+    return {
+        "vhosts": [{"name": "/"}],
+        "users": [
+            {
+                "name": MONITOR_USER,
+                "password_hash": monitor_password_hash,
+                "hashing_algorithm": "rabbit_password_hashing_sha256",
+                "tags": ["monitoring"],
+            },
+            *(
+                {"name": name, "password_hash": "", "tags": []}
+                for name, _, _, _ in _service_permissions()
+            ),
+        ],
+        "permissions": [
+            _permission(MONITOR_USER),
+            *(_permission(*permissions) for permissions in _service_permissions()),
+        ],
+        "exchanges": list(_exchanges()),
+        "queues": list(_queues()),
+        "bindings": list(_bindings()),
+    }
+
+
+def _any_of(*patterns: str) -> str:
+    return f"^({'|'.join(patterns)})$" if patterns else "^$"
+
+
+def _service_permissions() -> Iterator[tuple[str, str, str, str]]:
+    """Yield (user, configure, write, read), the narrowest expressions with which each works."""
+    tasks, delayed = re.escape(TASK_EXCHANGE), level_name(MAX_LEVEL)
+    events, control, replies = re.escape(_EVENTS), re.escape(_CONTROL), re.escape(_REPLIES)
+    for queue in QUEUES:
+        mailbox = rf"{queue.name}@.+\.celery\.pidbox"
+        yield (
+            queue.service,
+            _any_of(events, control, replies, mailbox),
+            _any_of(tasks, delayed, events, replies, mailbox),
+            _any_of(queue.name, control, mailbox),
+        )
+    yield "beat", _any_of(), _any_of(tasks, delayed), _any_of()
+    receiver, reply_queue = r"celeryev\..+", r".+\.reply\.celery\.pidbox"
+    yield (
+        "flower",
+        _any_of(events, receiver, control, replies, reply_queue),
+        _any_of(control, receiver, reply_queue),
+        _any_of(events, receiver, replies, reply_queue),
+    )
+
+
+def _permission(
+    user: str, configure: str = "^$", write: str = "^$", read: str = "^$"
+) -> Definition:
+    return {"user": user, "vhost": "/", "configure": configure, "write": write, "read": read}
+
+
+def _exchange(name: str, kind: str, *, durable: bool = True) -> Definition:
+    return {
+        "name": name,
+        "vhost": "/",
+        "type": kind,
+        "durable": durable,
+        "auto_delete": False,
+        "internal": False,
+        "arguments": {},
+    }
+
+
+def _queue(name: str, arguments: Definition) -> Definition:
+    return {
+        "name": name,
+        "vhost": "/",
+        "durable": True,
+        "auto_delete": False,
+        "arguments": arguments,
+    }
+
+
+def _binding(
+    source: str,
+    destination: str,
+    key: str,
+    *,
+    kind: str = "queue",
+    arguments: Definition | None = None,
+) -> Definition:
+    return {
+        "source": source,
+        "vhost": "/",
+        "destination": destination,
+        "destination_type": kind,
+        "routing_key": key,
+        "arguments": arguments or {},
+    }
+
+
+def _levels() -> range:
+    return range(MAX_LEVEL, -1, -1)
+
+
+def _below(level: int) -> str:
+    """Return where a delay level's messages go when its time is up."""
+    return level_name(level - 1) if level else CELERY_DELAYED_DELIVERY_EXCHANGE
+
+
+def _exchanges() -> Iterator[Definition]:
+    yield _exchange(TASK_EXCHANGE, "topic")
+    yield _exchange(DEAD_LETTER_EXCHANGE, "headers")
+    yield _exchange(_EVENTS, "topic")
+    yield _exchange(CELERY_DELAYED_DELIVERY_EXCHANGE, "topic")
+    for level in _levels():
+        yield _exchange(level_name(level), "topic")
+
+
+def _queues() -> Iterator[Definition]:
+    for queue in QUEUES:
+        yield _queue(queue.name, dict(queue.arguments))
+        yield _queue(queue.dead_letter_name, _kept(days=30, messages=10_000))
+    yield _queue(EXPIRED_QUEUE, _kept(days=1, messages=1_000))
+    for level in _levels():
+        yield _queue(
+            level_name(level),
+            {
+                "x-queue-type": "quorum",
+                "x-overflow": "reject-publish",
+                "x-message-ttl": 2**level * 1000,
+                "x-dead-letter-exchange": _below(level),
+                "x-dead-letter-strategy": "at-least-once",
+            },
+        )
+
+
+def _kept(*, days: int, messages: int) -> Definition:
+    return {
+        "x-queue-type": "quorum",
+        "x-message-ttl": days * _DAY_MS,
+        "x-max-length": messages,
+        "x-overflow": "drop-head",
+    }
+
+
+def _bindings() -> Iterator[Definition]:
+    for queue in QUEUES:
+        # "#." also takes the key of a delayed task, which starts with 28 words of delay.
+        yield _binding(TASK_EXCHANGE, queue.name, f"#.{queue.routing_key}")
+        yield _binding(
+            CELERY_DELAYED_DELIVERY_EXCHANGE,
+            TASK_EXCHANGE,
+            f"#.{queue.routing_key}",
+            kind="exchange",
+        )
+        yield from _dead_letter_bindings(queue)
+    for level in _levels():
+        skipped = "*." * (MAX_LEVEL - level)
+        yield _binding(level_name(level), level_name(level), f"{skipped}1.#")
+        yield _binding(level_name(level), _below(level), f"{skipped}0.#", kind="exchange")
+
+
+def _dead_letter_bindings(queue: Queue) -> Iterator[Definition]:
+    """Park what needs a person apart from what merely came too late.
+
+    A periodic task that nobody took in time is expected after an outage; it must not hide the
+    messages that a worker refused.
+    """
+    targets = {
+        "rejected": queue.dead_letter_name,
+        "delivery_limit": queue.dead_letter_name,
+        "expired": EXPIRED_QUEUE,
+        "maxlen": queue.dead_letter_name,
+    }
+    for reason, target in targets.items():
+        yield _binding(
+            DEAD_LETTER_EXCHANGE,
+            target,
+            f"{queue.routing_key}.{reason}",
+            arguments={
+                "x-match": "all-with-x",
+                "x-first-death-queue": queue.name,
+                "x-first-death-reason": reason,
+            },
+        )

@@ -1,0 +1,53 @@
+"""The consumer of our workers: Celery's, with two differences that lose nothing."""
+
+import logging
+from collections.abc import Callable
+from typing import Any
+
+from celery.worker import consumer
+from kombu.message import Message
+
+logger = logging.getLogger(__name__)
+
+_DECLARED_BY_DEFINITIONS = "celery.worker.consumer.delayed_delivery:DelayedDelivery"
+
+
+class Consumer(consumer.Consumer):
+    """Parks messages that cannot be read, and declares nothing.
+
+    Celery acknowledges an undecodable message, which loses it. The exchanges for delayed tasks
+    are part of the broker's definitions: a worker has no right to declare them.
+    """
+
+    class Blueprint(consumer.Consumer.Blueprint):
+        """Celery's steps without the declaration of the delayed-delivery topology."""
+
+        default_steps = tuple(
+            step
+            for step in consumer.Consumer.Blueprint.default_steps
+            if step != _DECLARED_BY_DEFINITIONS
+        )
+
+    def create_task_handler(self, *args: Any, **kwargs: Any) -> Callable[[Message], None]:  # noqa: ANN401
+        """Return Celery's handler, behind a check of the message's content type."""
+        handle = super().create_task_handler(*args, **kwargs)
+
+        def handle_readable(message: Message) -> None:
+            if message.content_type == "application/json":
+                handle(message)
+            else:
+                self._park(message, f"its content type is {message.content_type!r}, not JSON")
+
+        return handle_readable
+
+    def on_decode_error(self, message: Message, exc: Exception) -> None:
+        """Send a message that is not valid JSON to the dead-letter queue."""
+        self._park(message, f"it cannot be decoded: {exc}")
+
+    def _park(self, message: Message, reason: str) -> None:
+        logger.critical(
+            "A message with task %r is refused and goes to the dead-letter queue: %s",
+            (message.headers or {}).get("task"),
+            reason,
+        )
+        message.reject_log_error(logger, self.connection_errors)

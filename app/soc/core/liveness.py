@@ -1,0 +1,76 @@
+"""Signs of life: a file for the container's health check, a row for the board.
+
+The file costs the health check one stat; an interpreter started for every check would cost more
+than the worker itself.
+"""
+
+import logging
+import socket
+import threading
+from pathlib import Path
+
+from celery import bootsteps
+from celery.worker.consumer import Consumer
+from celery.worker.consumer.tasks import Tasks
+from django.conf import settings
+from django.db import DatabaseError, connection
+from django.utils import timezone
+
+INTERVAL = 10.0
+"""Seconds between two signs of life."""
+
+logger = logging.getLogger(__name__)
+
+
+def alive_file() -> Path:
+    """Return the file whose age the container's health check looks at."""
+    return settings.STATE / f"alive-{settings.SERVICE}"
+
+
+def record() -> None:
+    """Write this process's heartbeat row; a database that is down is logged, not raised."""
+    from soc.core.models import Heartbeat
+
+    try:
+        Heartbeat.objects.update_or_create(
+            service=settings.SERVICE,
+            instance=socket.gethostname(),
+            defaults={"seen_at": timezone.now()},
+        )
+    except DatabaseError as error:
+        logger.warning("The heartbeat was not recorded: %s", error)
+
+
+def _record_and_close() -> None:
+    try:
+        record()
+    finally:
+        # A connection left open would be inherited by the next child that the pool forks.
+        connection.close()
+
+
+class Liveness(bootsteps.StartStopStep):
+    """Shows that a worker's loop runs and that it still consumes its queues."""
+
+    requires = (Tasks,)
+
+    def start(self, c: Consumer) -> None:
+        """Begin to give signs of life."""
+        self._writer = threading.Thread()
+        self._timer = c.timer.call_repeatedly(INTERVAL, self._tick, (c,))
+        self._tick(c)
+
+    def stop(self, c: Consumer) -> None:
+        """Stop giving signs of life, so that a lost broker shows."""
+        self._timer.cancel()
+
+    def _tick(self, c: Consumer) -> None:
+        queues = c.app.amqp.queues.consume_from
+        if not queues or not all(c.task_consumer.consuming_from(queue) for queue in queues):
+            logger.error("This worker no longer consumes its queue; its health check will fail")
+            return
+        alive_file().touch()
+        # A database that hangs must not stop the worker's loop, nor pile up threads.
+        if not self._writer.is_alive():
+            self._writer = threading.Thread(target=_record_and_close, daemon=True)
+            self._writer.start()

@@ -1,0 +1,87 @@
+"""What the stack knows about itself: heartbeats, queue samples and failed tasks."""
+
+from dataclasses import dataclass
+from datetime import timedelta
+
+from django.db import models
+from django.utils import timezone
+
+ALIVE_FOR = timedelta(seconds=45)
+
+
+@dataclass(frozen=True)
+class Retention:
+    """How long housekeeping keeps a model's rows, by the age of one of its time fields."""
+
+    field: str
+    days: int
+
+
+class Heartbeat(models.Model):
+    """The last sign of life of one process: a worker, or beat with its last tick."""
+
+    service = models.CharField(max_length=64)
+    instance = models.CharField(max_length=128)
+    seen_at = models.DateTimeField(db_index=True)
+
+    retention = Retention("seen_at", days=1)
+
+    class Meta:
+        constraints = (
+            models.UniqueConstraint(fields=["service", "instance"], name="heartbeat_identity"),
+        )
+
+    def __str__(self) -> str:
+        return f"{self.service} {self.instance}"
+
+    @property
+    def is_alive(self) -> bool:
+        """Whether the process has been heard of lately."""
+        return timezone.now() - self.seen_at < ALIVE_FOR
+
+
+class QueueSample(models.Model):
+    """The state of one queue at one moment, as the broker told it."""
+
+    queue = models.CharField(max_length=64)
+    at = models.DateTimeField(default=timezone.now)
+    depth = models.PositiveIntegerField(help_text="messages ready for a worker")
+    consumers = models.PositiveIntegerField(help_text="workers that consume the queue")
+    dead = models.PositiveIntegerField(help_text="messages in the dead-letter queue")
+
+    retention = Retention("at", days=2)
+
+    class Meta:
+        indexes = (
+            models.Index(fields=["queue", "-at"], name="queue_sample_latest"),
+            models.Index(fields=["at"], name="queue_sample_age"),
+        )
+
+    def __str__(self) -> str:
+        return f"{self.queue}: {self.depth}"
+
+
+class TaskFailure(models.Model):
+    """A task that ended in an error or ran into its time limit."""
+
+    class Kind(models.TextChoices):
+        """Why the task failed."""
+
+        ERROR = "error"
+        TIMEOUT = "timeout"
+
+    task = models.CharField(max_length=200, db_index=True)
+    task_id = models.CharField(max_length=64)
+    kind = models.CharField(max_length=10, choices=Kind)
+    error = models.TextField()
+    traceback = models.TextField()
+    arguments = models.TextField()
+    at = models.DateTimeField(default=timezone.now, db_index=True)
+
+    retention = Retention("at", days=30)
+
+    class Meta:
+        ordering = ("-at",)
+
+    def __str__(self) -> str:
+        return f"{self.task} {self.kind}"

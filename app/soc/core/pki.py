@@ -1,0 +1,155 @@
+"""The site's private certificate authority and one certificate per service (RFC 5280)."""
+
+import ipaddress
+from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
+
+CA_LIFETIME = timedelta(days=3650)
+SERVICE_LIFETIME = timedelta(days=397)
+RENEW_BEFORE = timedelta(days=60)
+# A clock that is a little behind must not find a fresh certificate "not yet valid".
+_CLOCK_SKEW = timedelta(minutes=5)
+
+
+@dataclass(frozen=True)
+class Identity:
+    """A certificate and its private key."""
+
+    certificate: x509.Certificate
+    key: ec.EllipticCurvePrivateKey
+
+    @property
+    def certificate_pem(self) -> bytes:
+        """The certificate in PEM form."""
+        return self.certificate.public_bytes(serialization.Encoding.PEM)
+
+    @property
+    def key_pem(self) -> bytes:
+        """The private key in unencrypted PKCS #8 PEM form."""
+        return self.key.private_bytes(
+            serialization.Encoding.PEM,
+            serialization.PrivateFormat.PKCS8,
+            serialization.NoEncryption(),
+        )
+
+    @classmethod
+    def load(cls, certificate: Path, key: Path) -> "Identity":
+        """Read an identity from two PEM files.
+
+        Raises:
+            OSError: a file cannot be read.
+            ValueError: a file is not PEM, or the key is not an elliptic-curve key.
+        """
+        loaded_key = serialization.load_pem_private_key(key.read_bytes(), password=None)
+        if not isinstance(loaded_key, ec.EllipticCurvePrivateKey):
+            raise ValueError(f"{key} is not an elliptic-curve key")
+        return cls(x509.load_pem_x509_certificate(certificate.read_bytes()), loaded_key)
+
+
+def _name(common_name: str) -> x509.Name:
+    return x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, common_name)])
+
+
+def _builder(
+    subject: x509.Name, issuer: x509.Name, key: ec.EllipticCurvePrivateKey, lifetime: timedelta
+) -> x509.CertificateBuilder:
+    now = datetime.now(UTC)
+    return (
+        x509.CertificateBuilder()
+        .subject_name(subject)
+        .issuer_name(issuer)
+        .public_key(key.public_key())
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(now - _CLOCK_SKEW)
+        .not_valid_after(now + lifetime)
+        .add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False)
+    )
+
+
+def _key_usage(*, signs_certificates: bool) -> x509.KeyUsage:
+    return x509.KeyUsage(
+        digital_signature=True,
+        key_cert_sign=signs_certificates,
+        crl_sign=signs_certificates,
+        content_commitment=False,
+        key_encipherment=False,
+        data_encipherment=False,
+        key_agreement=False,
+        encipher_only=False,
+        decipher_only=False,
+    )
+
+
+def create_authority(site: str) -> Identity:
+    """Create the self-signed CA of a site; it may issue service certificates only."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    subject = _name(f"SOC site CA {site}")
+    certificate = (
+        _builder(subject, subject, key, CA_LIFETIME)
+        .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
+        .add_extension(_key_usage(signs_certificates=True), critical=True)
+        .sign(key, hashes.SHA256())
+    )
+    return Identity(certificate, key)
+
+
+def issue(
+    authority: Identity,
+    service: str,
+    hostnames: Iterable[str],
+    lifetime: timedelta = SERVICE_LIFETIME,
+) -> Identity:
+    """Issue a certificate that serves under ``hostnames`` and logs in as ``service`` (its CN)."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    issuer = authority.certificate
+    certificate = (
+        _builder(_name(service), issuer.subject, key, lifetime)
+        .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
+        .add_extension(_key_usage(signs_certificates=False), critical=True)
+        .add_extension(
+            x509.ExtendedKeyUsage(
+                [ExtendedKeyUsageOID.SERVER_AUTH, ExtendedKeyUsageOID.CLIENT_AUTH]
+            ),
+            critical=False,
+        )
+        .add_extension(
+            x509.SubjectAlternativeName([_general_name(name) for name in hostnames]),
+            critical=False,
+        )
+        .add_extension(
+            x509.AuthorityKeyIdentifier.from_issuer_subject_key_identifier(
+                issuer.extensions.get_extension_for_class(x509.SubjectKeyIdentifier).value
+            ),
+            critical=False,
+        )
+        .sign(authority.key, hashes.SHA256())
+    )
+    return Identity(certificate, key)
+
+
+def _general_name(name: str) -> x509.GeneralName:
+    try:
+        return x509.IPAddress(ipaddress.ip_address(name))
+    except ValueError:
+        return x509.DNSName(name)
+
+
+def is_current(certificate: x509.Certificate, authority: x509.Certificate) -> bool:
+    """Tell whether a service's certificate is from this authority and not near its end."""
+    remaining = certificate.not_valid_after_utc - datetime.now(UTC)
+    lifetime = certificate.not_valid_after_utc - certificate.not_valid_before_utc
+    # A short-lived certificate is not "near its end" from its first day on.
+    return certificate.issuer == authority.subject and remaining > min(RENEW_BEFORE, lifetime / 20)
+
+
+def names(certificate: x509.Certificate) -> set[str]:
+    """Return the host names and addresses that a certificate is for."""
+    entries = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+    return {str(entry.value) for entry in entries}

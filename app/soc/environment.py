@@ -1,0 +1,185 @@
+"""The variables of a site's env file: one catalogue, one check, one message.
+
+``env/example.env`` documents each variable once; a contract test keeps the two equal. The same
+check runs in ``make up`` on the whole file and at the start of every process on its environment.
+"""
+
+import difflib
+import re
+import stat
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from zoneinfo import available_timezones
+
+Check = Callable[[str], str]
+"""Takes a value and returns what is wrong with it, or an empty string."""
+
+
+class EnvironmentProblem(Exception):
+    """The site's variables or secrets are not usable; the message lists everything wrong."""
+
+    def __init__(self, where: str, problems: Iterable[str]) -> None:
+        lines = "\n".join(f"  - {problem}" for problem in problems)
+        super().__init__(
+            f"{where} cannot be used:\n{lines}\n"
+            "env/example.env says what each variable is for; correct these and start again."
+        )
+
+
+def _matches(pattern: str, expectation: str) -> Check:
+    compiled = re.compile(pattern)
+    return lambda value: "" if compiled.fullmatch(value) else f"is not {expectation}"
+
+
+def _one_of(*choices: str) -> Check:
+    return lambda value: "" if value in choices else f"is not one of {', '.join(choices)}"
+
+
+def _all(check: Check) -> Check:
+    """Apply ``check`` to each part of a comma-separated list and name the parts that fail."""
+
+    def check_parts(value: str) -> str:
+        wrong = [part for part in split(value) if check(part)]
+        return f"has a part that {check(wrong[0])}: {', '.join(wrong)}" if wrong else ""
+
+    return check_parts
+
+
+def _port(value: str) -> str:
+    return "" if value.isdecimal() and 0 < int(value) < 65536 else "is not a port (1 to 65535)"
+
+
+def _time_zone(value: str) -> str:
+    return "" if value in available_timezones() else "is not a time zone such as Europe/Berlin"
+
+
+name = _matches(r"[a-z][a-z0-9-]{0,30}", "a name of lower-case letters, digits and hyphens")
+host = _matches(r"[A-Za-z0-9_]([A-Za-z0-9._:-]*[A-Za-z0-9])?", "a host name or address")
+address = _matches(r"[0-9a-fA-F.:]+", "an IP address")
+mail_address = _matches(r"[^@\s<>,]+@[^@\s<>,]+", "a mail address")
+image = _matches(r".+:(?!latest$)[\w][\w.-]*", "an image with an exact tag (not latest)")
+cpus = _matches(r"(?=.*[1-9])\d{1,3}(\.\d{1,2})?", "a number of CPUs such as 0.20")
+memory = _matches(r"[1-9]\d*[mg]", "an amount of memory such as 256m")
+count = _matches(r"[1-9]\d{0,6}", "a whole number above 0")
+
+
+@dataclass(frozen=True)
+class Variable:
+    """One variable of the env file; ``optional`` ones may be left empty."""
+
+    name: str
+    check: Check
+    optional: bool = False
+
+
+LIMITED = ("MARIADB", "RABBITMQ", "WEB", "WORKER", "BEAT", "FLOWER")
+
+VARIABLES: tuple[Variable, ...] = (
+    Variable("SOC_SITE", name),
+    Variable("SOC_STACK", _one_of("containers", "embedded")),
+    Variable("COMPOSE_PROJECT_NAME", name),
+    Variable("COMPOSE_PROFILES", _one_of("catcher"), optional=True),
+    Variable("APP_IMAGE", image),
+    Variable("PYTHON_IMAGE", image),
+    Variable("MARIADB_IMAGE", image),
+    Variable("RABBITMQ_IMAGE", image),
+    Variable("SOC_HOSTNAMES", _all(host)),
+    Variable("SOC_BIND", address),
+    Variable("SOC_WEB_PORT", _port),
+    Variable("SOC_FLOWER_PORT", _port),
+    Variable("SOC_TIME_ZONE", _time_zone),
+    Variable("SOC_LOG_LEVEL", _one_of("DEBUG", "INFO", "WARNING", "ERROR")),
+    Variable("SOC_SMTP_HOST", host),
+    Variable("SOC_SMTP_PORT", _port),
+    Variable("SOC_SMTP_SECURITY", _one_of("starttls", "tls", "none")),
+    Variable("SOC_SMTP_USER", _matches(r"\S+", "a user name"), optional=True),
+    Variable("SOC_MAIL_FROM", mail_address),
+    Variable("SOC_MAIL_TO", _all(mail_address)),
+    *(Variable(f"SOC_{service}_CPUS", cpus) for service in LIMITED),
+    *(Variable(f"SOC_{service}_MEMORY", memory) for service in LIMITED),
+    Variable("SOC_PIDS", count),
+)
+BY_NAME = {variable.name: variable for variable in VARIABLES}
+SET_BY_THE_STACK = ("SOC_SERVICE", "SOC_IDENTITY", "SOC_STATE")
+"""Variables that compose.yaml and supervisord.conf set; a site does not."""
+
+_EXAMPLE_ADDRESS = re.compile(r"@example\.(org|com|net)\b")
+_LINE = re.compile(r"(?P<name>[A-Za-z_][A-Za-z0-9_]*)=(?P<value>.*)")
+
+
+def split(value: str) -> list[str]:
+    """Return the parts of a comma-separated value without blanks."""
+    return [part.strip() for part in value.split(",") if part.strip()]
+
+
+def parse(text: str) -> tuple[dict[str, str], list[str]]:
+    """Parse an env file as Docker Compose does and return its values and what is wrong.
+
+    Compose's own syntax is wider (quotes, ``$`` expansion, continuation); what it would read in
+    another way than a person does is reported instead of guessed.
+    """
+    values: dict[str, str] = {}
+    problems: list[str] = []
+    for number, line in enumerate(text.splitlines(), start=1):
+        if not line.strip() or line.lstrip().startswith("#"):
+            continue
+        match = _LINE.fullmatch(line.strip())
+        if not match:
+            problems.append(f"line {number} is not NAME=value: {line.strip()[:40]!r}")
+            continue
+        variable, value = match["name"], match["value"].strip()
+        if variable in values:
+            problems.append(f"{variable} is set twice (again in line {number})")
+        if re.search(r"[$'\"\\]| #", value):
+            problems.append(f"{variable} holds a quote, $, backslash or comment (line {number})")
+        values[variable] = value
+    return values, problems
+
+
+def problems_of(values: Mapping[str, str]) -> list[str]:
+    """Return everything that is wrong with a site's values: unknown, missing, bad or unchanged."""
+    problems = []
+    for unknown in sorted(set(values) - set(BY_NAME)):
+        near = difflib.get_close_matches(unknown, BY_NAME, n=1)
+        problems.append(f"{unknown} is unknown" + (f"; is {near[0]} meant?" if near else ""))
+    for variable in VARIABLES:
+        value = values.get(variable.name, "")
+        if not value:
+            if not variable.optional:
+                problems.append(f"{variable.name} is missing")
+        elif wrong := variable.check(value):
+            problems.append(f"{variable.name} {wrong}: {value!r}")
+        elif _EXAMPLE_ADDRESS.search(value):
+            problems.append(f"{variable.name} still has the example's address: {value!r}")
+    return problems
+
+
+def problems_of_file(path: Path) -> list[str]:
+    """Return everything that is wrong with an env file, its permissions included."""
+    if not path.is_file():
+        return [f"{path} does not exist; `make site SITE={path.stem}` creates it"]
+    problems = []
+    if path.stat().st_mode & (stat.S_IRWXG | stat.S_IRWXO):
+        problems.append(f"{path} can be read by others; `chmod 600 {path}` closes it")
+    values, malformed = parse(path.read_text(encoding="utf-8"))
+    problems += malformed + problems_of(values)
+    if values.get("SOC_SITE", path.stem) != path.stem:
+        problems.append(f"SOC_SITE is {values['SOC_SITE']!r} but the file is {path.name}")
+    return problems
+
+
+def of_process(environ: Mapping[str, str]) -> dict[str, str]:
+    """Return the site's values from a process's environment.
+
+    Raises:
+        EnvironmentProblem: a ``SOC_`` variable is unknown, or one of the site's is missing or bad.
+    """
+    ours = {
+        key: value
+        for key, value in environ.items()
+        if key in BY_NAME or (key.startswith("SOC_") and key not in SET_BY_THE_STACK)
+    }
+    if problems := problems_of(ours):
+        raise EnvironmentProblem("The environment of this process", problems)
+    return ours

@@ -1,0 +1,123 @@
+"""Delivery to the site's mail relay over one kept connection per process (RFC 5321)."""
+
+import smtplib
+import ssl
+from email.message import EmailMessage
+from email.utils import format_datetime
+
+from django.conf import settings
+
+from soc.notify.models import OutboundMail
+
+TIMEOUT = 15
+"""Seconds that the relay may take over connecting, or over one reply."""
+
+
+class Unavailable(Exception):
+    """The relay cannot be reached or asks to try later (4xx)."""
+
+    def __init__(self, reason: str, code: int | None = None) -> None:
+        super().__init__(reason)
+        self.code = code
+
+
+class Refused(Unavailable):
+    """The relay refused the mail for good (5xx)."""
+
+
+_connection: smtplib.SMTP | None = None
+
+
+def deliver(mail: OutboundMail) -> None:
+    """Hand a mail to the relay.
+
+    Raises:
+        Refused: the relay refuses the mail or all of its recipients for good.
+        Unavailable: the relay cannot be reached, or wants it tried again.
+    """
+    message = compose(mail)
+    try:
+        _relay().send_message(message, settings.MAIL_FROM, mail.recipients)
+    except smtplib.SMTPRecipientsRefused as error:
+        raise _of_recipients(error) from error
+    except smtplib.SMTPResponseException as error:
+        close()
+        raise _of_reply(error.smtp_code, error.smtp_error) from error
+    except (smtplib.SMTPException, OSError) as error:
+        close()
+        where = f"{settings.SMTP_HOST}:{settings.SMTP_PORT}"
+        raise Unavailable(f"The relay {where} cannot be used: {error}") from error
+
+
+def compose(mail: OutboundMail) -> EmailMessage:
+    """Build the message, the same bytes at every try (RFC 5322, text and HTML as RFC 2046)."""
+    message = EmailMessage()
+    message["Subject"] = mail.subject
+    message["From"] = settings.MAIL_FROM
+    message["To"] = ", ".join(mail.recipients)
+    message["Date"] = format_datetime(mail.created_at)
+    message["Message-ID"] = mail.message_id
+    message["Auto-Submitted"] = "auto-generated"
+    message.set_content(mail.text)
+    message.add_alternative(mail.html, subtype="html")
+    return message
+
+
+def close() -> None:
+    """Drop the kept connection; the next delivery opens a new one."""
+    global _connection
+    if _connection is not None:
+        _connection.close()
+        _connection = None
+
+
+def _relay() -> smtplib.SMTP:
+    """Return the kept connection if the relay still answers on it, or else a new one."""
+    global _connection
+    if _connection is not None:
+        try:
+            if _connection.noop()[0] == 250:
+                return _connection
+        except (smtplib.SMTPException, OSError):
+            pass
+        close()
+    _connection = _connect()
+    return _connection
+
+
+def _connect() -> smtplib.SMTP:
+    host, port, security = settings.SMTP_HOST, settings.SMTP_PORT, settings.SMTP_SECURITY
+    if security == "tls":
+        relay: smtplib.SMTP = smtplib.SMTP_SSL(host, port, timeout=TIMEOUT, context=_tls())
+    else:
+        relay = smtplib.SMTP(host, port, timeout=TIMEOUT)
+        if security == "starttls":
+            relay.starttls(context=_tls())
+    if settings.SMTP_USER:
+        relay.login(settings.SMTP_USER, _password())
+    return relay
+
+
+def _tls() -> ssl.SSLContext:
+    context = ssl.create_default_context()
+    context.load_verify_locations(settings.IDENTITY / "ca.pem")
+    return context
+
+
+def _password() -> str:
+    return (settings.IDENTITY / "smtp_password").read_text(encoding="utf-8").strip()
+
+
+def _of_reply(code: int, reply: bytes | str) -> Unavailable:
+    text = reply.decode(errors="replace") if isinstance(reply, bytes) else reply
+    kind = Refused if 500 <= code < 600 else Unavailable
+    return kind(f"The relay answered {code} {text}", code)
+
+
+def _of_recipients(error: smtplib.SMTPRecipientsRefused) -> Unavailable:
+    replies = {address: _of_reply(*reply) for address, reply in error.recipients.items()}
+    text = "; ".join(f"{address}: {reply}" for address, reply in replies.items())
+    codes = [reply.code for reply in replies.values()]
+    if all(isinstance(reply, Refused) for reply in replies.values()):
+        return Refused(text, codes[0])
+    return Unavailable(text, codes[0])

@@ -1,0 +1,66 @@
+"""The texts of a mail: rendered from a subscription's own templates and one HTML frame."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from django.core.exceptions import ValidationError
+from django.template import Context, Engine, TemplateSyntaxError
+from django.template.loader import render_to_string
+
+SUBJECT = "{{ severity|upper }}: {{ title }} ({{ site }})"
+TEXT = """{{ summary }}
+
+{% for name, value in facts.items %}{{ name }}: {{ value }}
+{% endfor %}{% if link %}
+{{ link }}
+{% endif %}"""
+
+# An engine of its own: a subscription's template can neither include files nor load libraries.
+_ENGINE = Engine(libraries={}, builtins=["django.template.defaulttags"], autoescape=False)
+
+
+@dataclass(frozen=True)
+class Notice:
+    """What an application has to say; ``facts`` are shown as a table in their order."""
+
+    title: str
+    severity: str
+    summary: str
+    facts: Mapping[str, str]
+    link: str = ""
+
+
+@dataclass(frozen=True)
+class Rendered:
+    """A mail's subject and its two bodies."""
+
+    subject: str
+    text: str
+    html: str
+
+
+def validate(source: str) -> None:
+    """Check a template's syntax.
+
+    Raises:
+        ValidationError: the template cannot be parsed; the message says where.
+    """
+    try:
+        _ENGINE.from_string(source)
+    except TemplateSyntaxError as error:
+        raise ValidationError(f"This is not a valid template: {error}") from error
+
+
+def render(notice: Notice, *, subject: str, text: str, site: str) -> Rendered:
+    """Render a notice with a subscription's subject and text templates.
+
+    A subject is one line (RFC 5322, 2.2): line breaks in a title cannot add header fields.
+    """
+    values = {**vars(notice), "site": site}
+    context = Context(values, autoescape=False)
+    subject_line = " ".join(_ENGINE.from_string(subject).render(context).split())
+    return Rendered(
+        subject=subject_line,
+        text=_ENGINE.from_string(text).render(context),
+        html=render_to_string("notify/mail.html", values),
+    )

@@ -1,0 +1,84 @@
+"""The list of queues: everything that knows a queue's name derives from here.
+
+Celery's ``task_queues`` and routing, the broker's definitions, the worker's options and the
+contract tests (compose services, supervisor programs) read this catalogue.
+"""
+
+from dataclasses import dataclass
+
+TASK_EXCHANGE = "soc.tasks"
+DEAD_LETTER_EXCHANGE = "soc.dead"
+
+
+@dataclass(frozen=True)
+class Queue:
+    """One task queue and the worker that empties it.
+
+    Times are in seconds. A message is dead-lettered after ``delivery_limit`` deliveries that were
+    not acknowledged, after ``message_ttl`` in the queue, or when a worker rejects it.
+    """
+
+    name: str
+    purpose: str
+    application: str
+    concurrency: int = 1
+    prefetch: int = 1
+    soft_time_limit: int = 60
+    time_limit: int = 90
+    message_ttl: int = 3600
+    max_length: int = 10_000
+    delivery_limit: int = 5
+
+    @property
+    def routing_key(self) -> str:
+        """The topic under which the queue's tasks are published."""
+        return self.name
+
+    @property
+    def dead_letter_name(self) -> str:
+        """The queue where this queue's rejected and expired messages wait for a person."""
+        return f"{self.name}.dead"
+
+    @property
+    def service(self) -> str:
+        """The compose service, supervisor program and broker user of the queue's worker."""
+        return "worker-" + self.name.replace("_", "-")
+
+    @property
+    def arguments(self) -> dict[str, str | int]:
+        """The queue's broker arguments (RabbitMQ documentation: quorum queues, dead lettering)."""
+        return {
+            "x-queue-type": "quorum",
+            "x-dead-letter-exchange": DEAD_LETTER_EXCHANGE,
+            "x-dead-letter-routing-key": self.routing_key,
+            "x-dead-letter-strategy": "at-least-once",
+            "x-delivery-limit": self.delivery_limit,
+            "x-max-length": self.max_length,
+            "x-message-ttl": self.message_ttl * 1000,
+            "x-overflow": "reject-publish",
+        }
+
+
+QUEUES: tuple[Queue, ...] = (
+    Queue("email", "mail to subscribers, for every application", application="notify"),
+    Queue("shared", "housekeeping and small tasks of every application", application="core"),
+    Queue("ssl_certs", "certificate scans", application="ssl_certs", concurrency=2),
+)
+
+BY_NAME = {queue.name: queue for queue in QUEUES}
+BY_APPLICATION = {queue.application: queue for queue in QUEUES}
+
+
+def queue_of(task_name: str) -> Queue:
+    """Return the queue of a task by its name, ``soc.<application>.tasks.<function>``.
+
+    Raises:
+        LookupError: no queue belongs to the task's application.
+    """
+    match task_name.split("."):
+        case ["soc", application, "tasks", _] if application in BY_APPLICATION:
+            return BY_APPLICATION[application]
+    raise LookupError(
+        f"{task_name} has no queue: a task is named soc.<application>.tasks.<function> "
+        f"and its application stands in soc/queues.py"
+    )

@@ -1,0 +1,230 @@
+"""Django's and Celery's settings, everything from the site's environment.
+
+A process gets three things: the site's variables (``env/<site>.env``), its own folder of secrets
+and certificates (``SOC_IDENTITY``), and its name (``SOC_SERVICE``). Bad values stop it at once.
+"""
+
+import os
+import ssl
+from pathlib import Path
+
+from kombu import Exchange
+from kombu import Queue as KombuQueue
+
+from soc import environment
+from soc.queues import QUEUES, TASK_EXCHANGE
+
+SITE = environment.of_process(os.environ)
+EMBEDDED = SITE["SOC_STACK"] == "embedded"
+SERVICE = os.environ["SOC_SERVICE"]
+IDENTITY = Path(os.environ["SOC_IDENTITY"])
+STATE = Path(os.environ["SOC_STATE"])
+"""Where a process may write: a tmpfs in a container, a folder of the embedded stack."""
+
+BASE_DIR = Path(__file__).resolve().parent
+SECRET_KEY = (IDENTITY / "secret_key").read_text(encoding="utf-8").strip()
+DEBUG = False
+ALLOWED_HOSTS = [*environment.split(SITE["SOC_HOSTNAMES"]), "localhost", "web"]
+ROOT_URLCONF = "soc.urls"
+WSGI_APPLICATION = "soc.wsgi.application"
+DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
+
+INSTALLED_APPS = [
+    "unfold",
+    "unfold.contrib.filters",
+    "django.contrib.admin",
+    "django.contrib.auth",
+    "django.contrib.contenttypes",
+    "django.contrib.humanize",
+    "django.contrib.messages",
+    "django.contrib.sessions",
+    "django.contrib.staticfiles",
+    "django_celery_beat",
+    "soc.core",
+    "soc.notify",
+    "soc.ssl_certs",
+]
+MIDDLEWARE = [
+    "django.middleware.security.SecurityMiddleware",
+    "whitenoise.middleware.WhiteNoiseMiddleware",
+    "django.contrib.sessions.middleware.SessionMiddleware",
+    "django.middleware.common.CommonMiddleware",
+    "django.middleware.csrf.CsrfViewMiddleware",
+    "django.contrib.auth.middleware.AuthenticationMiddleware",
+    "django.contrib.auth.middleware.LoginRequiredMiddleware",
+    "django.contrib.messages.middleware.MessageMiddleware",
+    "django.middleware.clickjacking.XFrameOptionsMiddleware",
+]
+TEMPLATES = [
+    {
+        "BACKEND": "django.template.backends.django.DjangoTemplates",
+        "DIRS": [BASE_DIR / "templates"],
+        "APP_DIRS": True,
+        "OPTIONS": {
+            "context_processors": [
+                "django.template.context_processors.request",
+                "django.contrib.auth.context_processors.auth",
+                "django.contrib.messages.context_processors.messages",
+                "soc.core.context.site",
+            ],
+        },
+    },
+]
+
+# --- Database --------------------------------------------------------------------------------
+if EMBEDDED:
+    DATABASES = {
+        "default": {
+            "ENGINE": "django.db.backends.sqlite3",
+            "NAME": STATE / "soc.sqlite3",
+            "OPTIONS": {
+                "transaction_mode": "IMMEDIATE",
+                "timeout": 20,
+                "init_command": "PRAGMA journal_mode=WAL; PRAGMA synchronous=NORMAL;",
+            },
+        }
+    }
+else:
+    DATABASES = {
+        "default": {
+            "ENGINE": "django.db.backends.mysql",
+            "NAME": "soc",
+            "HOST": "mariadb",
+            "CONN_MAX_AGE": 60,
+            "CONN_HEALTH_CHECKS": True,
+            "OPTIONS": {
+                # User, password and the CA of the TLS connection stand in the service's folder.
+                "read_default_file": str(IDENTITY / "database.cnf"),
+                "ssl_mode": "VERIFY_IDENTITY",
+                "ssl": {"ca": str(IDENTITY / "ca.pem")},
+                "charset": "utf8mb4",
+                "isolation_level": "read committed",
+                "connect_timeout": 5,
+                "read_timeout": 30,
+                "write_timeout": 30,
+            },
+        }
+    }
+
+# --- Time and language -----------------------------------------------------------------------
+TIME_ZONE = SITE["SOC_TIME_ZONE"]
+USE_TZ = True
+LANGUAGE_CODE = "en-gb"
+USE_I18N = False
+
+# --- Static files and security ---------------------------------------------------------------
+STATIC_URL = "static/"
+STATIC_ROOT = BASE_DIR.parent / "static"
+STATICFILES_DIRS = [BASE_DIR / "assets"]
+STORAGES = {
+    "default": {"BACKEND": "django.core.files.storage.FileSystemStorage"},
+    "staticfiles": {"BACKEND": "whitenoise.storage.CompressedManifestStaticFilesStorage"},
+}
+LOGIN_URL = "login"
+LOGIN_REDIRECT_URL = "board"
+AUTH_PASSWORD_VALIDATORS = [
+    {"NAME": f"django.contrib.auth.password_validation.{validator}"}
+    for validator in (
+        "UserAttributeSimilarityValidator",
+        "MinimumLengthValidator",
+        "CommonPasswordValidator",
+        "NumericPasswordValidator",
+    )
+]
+SESSION_COOKIE_SECURE = True
+SESSION_COOKIE_AGE = 12 * 3600
+CSRF_COOKIE_SECURE = True
+SECURE_SSL_REDIRECT = True
+SECURE_HSTS_SECONDS = 3600
+X_FRAME_OPTIONS = "DENY"
+# HSTS for a whole domain, or a browser's preload list, is the domain owner's choice.
+SILENCED_SYSTEM_CHECKS = ["security.W005", "security.W021"]
+
+# --- Mail ------------------------------------------------------------------------------------
+MAIL_FROM = SITE["SOC_MAIL_FROM"]
+MAIL_TO = environment.split(SITE["SOC_MAIL_TO"])
+SMTP_HOST = SITE["SOC_SMTP_HOST"]
+SMTP_PORT = int(SITE["SOC_SMTP_PORT"])
+SMTP_SECURITY = SITE["SOC_SMTP_SECURITY"]
+SMTP_USER = SITE.get("SOC_SMTP_USER", "")
+
+# --- Celery ----------------------------------------------------------------------------------
+_exchange = Exchange(TASK_EXCHANGE, type="topic")
+CELERY_TASK_QUEUES = [
+    KombuQueue(
+        queue.name,
+        _exchange,
+        routing_key=queue.routing_key,
+        queue_arguments=None if EMBEDDED else queue.arguments,
+        # The broker's definitions declare the queues; a worker may not.
+        no_declare=not EMBEDDED,
+    )
+    for queue in QUEUES
+]
+CELERY_TASK_ROUTES = ["soc.celery.route"]
+CELERY_TASK_CREATE_MISSING_QUEUES = False
+CELERY_TASK_DEFAULT_QUEUE = "shared"
+CELERY_TASK_SERIALIZER = "json"
+CELERY_ACCEPT_CONTENT = ["json"]
+CELERY_TASK_IGNORE_RESULT = True
+CELERY_TASK_ACKS_LATE = True
+CELERY_TASK_REJECT_ON_WORKER_LOST = True
+CELERY_TASK_SEND_SENT_EVENT = False
+CELERY_WORKER_SEND_TASK_EVENTS = True
+CELERY_WORKER_HIJACK_ROOT_LOGGER = False
+CELERY_WORKER_CONSUMER = "soc.core.consumer:Consumer"
+CELERY_TIMEZONE = TIME_ZONE
+CELERY_DB_REUSE_MAX = 1000
+CELERY_BROKER_CONNECTION_RETRY_ON_STARTUP = True
+CELERY_BROKER_CONNECTION_MAX_RETRIES = None
+CELERY_BEAT_SCHEDULER = "soc.core.scheduler:Scheduler"
+# A network cut must be noticed on both sides before an operator notices it.
+CELERY_BROKER_HEARTBEAT = 10
+# Durable, not exclusive: RabbitMQ 4.3 refuses queues that are neither, and an exclusive one
+# stays locked after a network cut, so that a worker of the same name cannot come back.
+CELERY_CONTROL_QUEUE_EXCLUSIVE = False
+CELERY_CONTROL_QUEUE_DURABLE = not EMBEDDED
+CELERY_CONTROL_QUEUE_EXPIRES = 60.0
+if EMBEDDED:
+    CELERY_BROKER_URL = "filesystem://"
+    CELERY_BROKER_TRANSPORT_OPTIONS = {
+        "data_folder_in": str(STATE / "broker"),
+        "data_folder_out": str(STATE / "broker"),
+        "control_folder": str(STATE / "broker-control"),
+    }
+else:
+    CELERY_BROKER_URL = "amqps://rabbitmq:5671//"
+    CELERY_BROKER_LOGIN_METHOD = "EXTERNAL"
+    CELERY_BROKER_TRANSPORT_OPTIONS = {"confirm_publish": True}
+    CELERY_BROKER_USE_SSL = {
+        "ca_certs": str(IDENTITY / "ca.pem"),
+        "certfile": str(IDENTITY / "cert.pem"),
+        "keyfile": str(IDENTITY / "key.pem"),
+        "cert_reqs": ssl.CERT_REQUIRED,
+        # py-amqp compares the broker's name only if this key is there; kombu fills the host in.
+        "server_hostname": None,
+    }
+
+# --- Flower ----------------------------------------------------------------------------------
+FLOWER_PORT = int(SITE["SOC_FLOWER_PORT"]) if EMBEDDED else 5555
+FLOWER_ADDRESS = SITE["SOC_BIND"] if EMBEDDED else ""
+
+# --- Logging ---------------------------------------------------------------------------------
+LOGGING = {
+    "version": 1,
+    "disable_existing_loggers": False,
+    "formatters": {
+        "line": {"format": "{asctime} {levelname} {name} {message}", "style": "{"},
+    },
+    "handlers": {"console": {"class": "logging.StreamHandler", "formatter": "line"}},
+    "root": {"handlers": ["console"], "level": SITE["SOC_LOG_LEVEL"]},
+}
+
+# --- Admin theme -----------------------------------------------------------------------------
+UNFOLD = {
+    "SITE_TITLE": "SOC Automation Server",
+    "SITE_HEADER": "SOC Automation Server",
+    "SITE_SYMBOL": "monitoring",
+    "SITE_URL": "/",
+    "SHOW_HISTORY": True,
+}

@@ -1,0 +1,41 @@
+"""The stack's own TLS endpoints: the first things that a new site watches."""
+
+from django.conf import settings
+
+from soc.ssl_certs.models import Authority, Endpoint
+
+_CONTAINERS = (
+    ("web", 8443, Endpoint.StartTls.NONE),
+    ("flower", 5555, Endpoint.StartTls.NONE),
+    ("rabbitmq", 5671, Endpoint.StartTls.NONE),
+    ("mariadb", 3306, Endpoint.StartTls.MYSQL),
+)
+
+
+def register() -> None:
+    """Register the endpoints of this stack that are not known yet, trusting the site's CA."""
+    authority, _ = Authority.objects.update_or_create(
+        name="site CA", defaults={"pem": (settings.IDENTITY / "ca.pem").read_text()}
+    )
+    for host, port, starttls in _own():
+        Endpoint.objects.get_or_create(
+            host=host,
+            port=port,
+            server_name="",
+            defaults={
+                "starttls": starttls,
+                "authority": authority,
+                "notes": "Part of this stack; registered at its first start.",
+            },
+        )
+
+
+def _own() -> list[tuple[str, int, Endpoint.StartTls]]:
+    if settings.EMBEDDED:
+        ports = (settings.SITE["SOC_WEB_PORT"], settings.SITE["SOC_FLOWER_PORT"])
+        own = [("localhost", int(port), Endpoint.StartTls.NONE) for port in ports]
+    else:
+        own = list(_CONTAINERS)
+    if settings.SITE.get("COMPOSE_PROFILES") == "catcher":
+        own.append((settings.SMTP_HOST, settings.SMTP_PORT, Endpoint.StartTls.SMTP))
+    return own

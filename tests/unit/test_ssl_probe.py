@@ -1,0 +1,412 @@
+"""The certificate tracker's probe against real sockets and real TLS servers on loopback."""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import socket
+import ssl
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pki
+import pytest
+
+from soc.ssl_certs import probe
+from soc.ssl_certs.probe import Outcome, StartTls, Target
+
+HOST = "www.example.org"
+ROOT = pki.issue("Test Root", ca=True)
+INTERMEDIATE = pki.issue("Test Issuing CA", ROOT, ca=True)
+LEAF = pki.issue(HOST, INTERMEDIATE, san=[HOST])
+
+Serve = Callable[[socket.socket], None]
+
+
+@contextlib.contextmanager
+def serving(serve: Serve, address: str = "127.0.0.1") -> Iterator[int]:
+    """Hand one connection to `serve` in a thread; yield the port."""
+    family = socket.AF_INET6 if ":" in address else socket.AF_INET
+    with socket.create_server((address, 0), family=family) as listener:
+
+        def accept() -> None:
+            connection, _ = listener.accept()
+            # A peer that hangs up is what half of these tests are about.
+            with connection, contextlib.suppress(OSError):
+                serve(connection)
+
+        thread = threading.Thread(target=accept, daemon=True)
+        thread.start()
+        yield listener.getsockname()[1]
+        thread.join(timeout=5)
+        assert not thread.is_alive(), "the probe never connected, or never hung up"
+
+
+@pytest.fixture(name="context")
+def server_context(tmp_path: Path) -> ssl.SSLContext:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(*pki.write_server_files(tmp_path, LEAF, INTERMEDIATE))
+    return context
+
+
+def tls(context: ssl.SSLContext) -> Serve:
+    def serve(connection: socket.socket) -> None:
+        with context.wrap_socket(connection, server_side=True) as wrapped:
+            wrapped.recv(1)
+
+    return serve
+
+
+def until_hung_up(connection: socket.socket) -> None:
+    while connection.recv(4096):
+        pass
+
+
+def says(text: bytes) -> Serve:
+    def serve(connection: socket.socket) -> None:
+        connection.sendall(text)
+        until_hung_up(connection)
+
+    return serve
+
+
+def drips(text: bytes) -> Serve:
+    def serve(connection: socket.socket) -> None:
+        for byte in itertools.chain(text, itertools.repeat(0)):
+            connection.sendall(bytes([byte]))
+            time.sleep(0.05)
+
+    return serve
+
+
+def collect(port: int, **options: object) -> probe.Presented:
+    target = Target(**{"host": "127.0.0.1", "port": port, "server_name": HOST, **options})
+    return probe.collect(target, connect_timeout=2, handshake_timeout=2)
+
+
+def failure(port: int, *, seconds: float = 2, **options: object) -> probe.ProbeError:
+    target = Target(**{"host": "127.0.0.1", "port": port, **options})
+    with pytest.raises(probe.ProbeError) as caught:
+        probe.collect(target, connect_timeout=seconds, handshake_timeout=seconds)
+    return caught.value
+
+
+# --- what is presented ---------------------------------------------------------------------------
+
+
+def test_whole_chain(context: ssl.SSLContext) -> None:
+    with serving(tls(context)) as port:
+        presented = collect(port)
+    assert presented.chain == (LEAF.cert, INTERMEDIATE.cert)
+    assert presented.address == "127.0.0.1"
+    assert presented.tls_version == "TLSv1.3"
+    assert presented.cipher.startswith("TLS_")
+    assert 0 < presented.elapsed_ms < 4000
+    assert presented.refusal == ""
+
+
+def test_chain_is_kept_in_the_order_presented(tmp_path: Path) -> None:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(*pki.write_server_files(tmp_path, LEAF, ROOT, INTERMEDIATE))
+    with serving(tls(context)) as port:
+        assert collect(port).chain == (LEAF.cert, ROOT.cert, INTERMEDIATE.cert)
+
+
+@pytest.mark.parametrize(
+    ("host", "server_name", "sent"),
+    [
+        ("127.0.0.1", HOST, HOST),
+        ("127.0.0.1", HOST + ".", HOST),
+        ("127.0.0.1", "bücher.example", "xn--bcher-kva.example"),
+        ("localhost", "", "localhost"),
+        ("127.0.0.1", "", None),
+        ("127.0.0.1", "::1", None),
+    ],
+)
+def test_server_name(
+    host: str, server_name: str, sent: str | None, context: ssl.SSLContext
+) -> None:
+    seen: list[str | None] = []
+    context.sni_callback = lambda _socket, name, _context: seen.append(name)
+    with serving(tls(context)) as port:
+        collect(port, host=host, server_name=server_name)
+    assert seen == [sent]
+
+
+def test_server_sees_a_proper_end(context: ssl.SSLContext) -> None:
+    seen: list[bytes] = []
+
+    def serve(connection: socket.socket) -> None:
+        with context.wrap_socket(connection, server_side=True, suppress_ragged_eofs=False) as tls:
+            seen.append(tls.recv(1))
+
+    with serving(serve) as port:
+        collect(port)
+    assert seen == [b""]
+
+
+def test_old_protocol_version(context: ssl.SSLContext) -> None:
+    context.minimum_version = ssl.TLSVersion.MINIMUM_SUPPORTED
+    context.maximum_version = ssl.TLSVersion.TLSv1_1
+    context.set_ciphers("ALL:@SECLEVEL=0")
+    with serving(tls(context)) as port:
+        assert collect(port).tls_version == "TLSv1.1"
+
+
+@pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3])
+def test_client_certificate_demanded(version: ssl.TLSVersion, context: ssl.SSLContext) -> None:
+    context.maximum_version = version
+    context.verify_mode = ssl.CERT_REQUIRED
+    with serving(tls(context)) as port:
+        presented = collect(port)
+    assert presented.chain == (LEAF.cert, INTERMEDIATE.cert)
+    broke_off = version is ssl.TLSVersion.TLSv1_2
+    assert ("alert" in presented.refusal) is broke_off
+
+
+def test_ipv6(context: ssl.SSLContext) -> None:
+    try:
+        with serving(tls(context), "::1") as port:
+            assert collect(port, host="::1").address == "::1"
+    except OSError:
+        pytest.skip("no IPv6 loopback here")
+
+
+# --- connecting ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "host", ["no-such-host.invalid", "", "a..b", "nul\0.example", "x" * 64 + ".example"]
+)
+def test_name_that_does_not_resolve(host: str) -> None:
+    assert failure(443, host=host).outcome is Outcome.RESOLVE_FAILED
+
+
+def closed_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        return listener.getsockname()[1]
+
+
+def test_closed_port() -> None:
+    port = closed_port()
+    error = failure(port)
+    assert error.outcome is Outcome.CONNECT_REFUSED
+    assert f"'127.0.0.1' port {port}" in error.detail
+
+
+@contextlib.contextmanager
+def full_listener() -> Iterator[tuple[str, int]]:
+    """Yield an address that drops new connections: its queue is full and nobody accepts."""
+    with (
+        socket.create_server(("127.0.0.2", 0), backlog=0) as listener,
+        contextlib.ExitStack() as waiting,
+    ):
+        address = listener.getsockname()
+        for _ in range(3):
+            client = waiting.enter_context(socket.socket())
+            client.setblocking(False)
+            client.connect_ex(address)
+        yield address
+
+
+def resolve_to(monkeypatch: pytest.MonkeyPatch, *addresses: tuple[str, int]) -> None:
+    found = [(socket.AF_INET, socket.SOCK_STREAM, 6, "", address) for address in addresses]
+    monkeypatch.setattr(socket, "getaddrinfo", lambda *_args, **_options: found)
+
+
+def test_connect_timeout() -> None:
+    with full_listener() as (host, port):
+        assert failure(port, host=host, seconds=0.3).outcome is Outcome.CONNECT_TIMEOUT
+
+
+def test_unreachable() -> None:
+    # RFC 1112 class E addresses are never routed.
+    assert failure(443, host="255.255.255.255").outcome is Outcome.UNREACHABLE
+
+
+def test_next_address_is_tried(context: ssl.SSLContext, monkeypatch: pytest.MonkeyPatch) -> None:
+    with full_listener() as silent, serving(tls(context)) as port:
+        refusing = ("127.0.0.1", closed_port())
+        resolve_to(monkeypatch, refusing, silent, ("127.0.0.1", port))
+        assert collect(port, host=HOST).chain[0] == LEAF.cert
+
+
+def test_most_telling_failure_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
+    with full_listener() as silent:
+        resolve_to(monkeypatch, ("255.255.255.255", 443), silent, ("127.0.0.1", closed_port()))
+        error = failure(443, host=HOST, seconds=0.6)
+    assert error.outcome is Outcome.CONNECT_REFUSED
+    assert "255.255.255.255: " in error.detail
+    assert "127.0.0.2: timed out" in error.detail
+
+
+def test_port_out_of_range() -> None:
+    with pytest.raises(ValueError, match="65536"):
+        Target("127.0.0.1", 65536)
+
+
+# --- peers that do not shake hands ---------------------------------------------------------------
+
+
+def test_silence() -> None:
+    with serving(until_hung_up) as port:
+        assert failure(port, seconds=0.3).outcome is Outcome.HANDSHAKE_TIMEOUT
+
+
+# The starts of a TLS record of 16 KiB, of a greeting, and of a MySQL packet of 16 MiB.
+@pytest.mark.parametrize(
+    ("starttls", "start"),
+    [
+        (StartTls.NONE, b"\x16\x03\x03\x40\x00"),
+        (StartTls.SMTP, b"220 "),
+        (StartTls.MYSQL, b"\xff\xff\xff\x00"),
+    ],
+)
+def test_dripping_does_not_move_the_deadline(starttls: StartTls, start: bytes) -> None:
+    with serving(drips(start)) as port:
+        error = failure(port, seconds=0.4, starttls=starttls)
+    assert error.outcome is Outcome.HANDSHAKE_TIMEOUT
+
+
+@pytest.mark.parametrize(
+    "text", [b"HTTP/1.0 400 Bad Request\r\n\r\n", b"SSH-2.0-Peer_1.0\r\n", b"220 mail ESMTP\r\n"]
+)
+def test_not_tls(text: bytes) -> None:
+    with serving(says(text)) as port:
+        error = failure(port)
+    assert error.outcome is Outcome.NOT_TLS
+    assert repr(text)[1:12] in error.detail
+
+
+def test_peer_that_hangs_up() -> None:
+    with serving(lambda connection: connection.close()) as port:
+        assert failure(port).outcome is Outcome.HANDSHAKE_FAILED
+
+
+def test_alert() -> None:
+    # RFC 8446 section 6: a fatal alert, handshake_failure.
+    with serving(says(bytes.fromhex("15030300020228"))) as port:
+        error = failure(port)
+    assert error.outcome is Outcome.HANDSHAKE_FAILED
+    assert "handshake failure" in error.detail
+
+
+def test_nonsense_in_a_tls_record() -> None:
+    with serving(says(bytes.fromhex("1603030004ffffffff"))) as port:
+        assert failure(port).outcome is Outcome.HANDSHAKE_FAILED
+
+
+def test_server_name_that_is_none(context: ssl.SSLContext) -> None:
+    with serving(until_hung_up) as port:
+        error = failure(port, server_name="a..b")
+    assert error.outcome is Outcome.HANDSHAKE_FAILED
+    assert "'a..b'" in error.detail
+
+
+# --- STARTTLS ------------------------------------------------------------------------------------
+
+
+def smtp(
+    context: ssl.SSLContext,
+    *,
+    greeting: bytes = b"220-mail.example\r\n220 ESMTP\r\n",
+    ehlo: bytes = b"250-mail.example\r\n250-SIZE 1000\r\n250 starttls\r\n",
+    starttls: bytes = b"220 go ahead\r\n",
+) -> Serve:
+    def serve(connection: socket.socket) -> None:
+        with connection.makefile("rb") as lines:
+            connection.sendall(greeting)
+            assert lines.readline() == b"EHLO [127.0.0.1]\r\n"
+            connection.sendall(ehlo)
+            assert lines.readline() == b"STARTTLS\r\n"
+            connection.sendall(starttls)
+        tls(context)(connection)
+
+    return serve
+
+
+def test_smtp(context: ssl.SSLContext) -> None:
+    with serving(smtp(context)) as port:
+        presented = collect(port, starttls=StartTls.SMTP)
+    assert presented.chain == (LEAF.cert, INTERMEDIATE.cert)
+
+
+@pytest.mark.parametrize(
+    ("replies", "why"),
+    [
+        ({"greeting": b"554 go away\r\n"}, "'554 go away' where 220 is due"),
+        ({"greeting": b"SSH-2.0-Peer_1.0\r\n"}, "'SSH-2.0-Peer_1.0' where 220 is due"),
+        ({"greeting": b"220-half a greeting\r\n554 no\r\n"}, "'554 no' where 220"),
+        ({"ehlo": b"250-mail.example\r\n250 SIZE\r\n"}, "does not offer STARTTLS"),
+        ({"starttls": b"454 TLS not available\r\n"}, "'454 TLS not available'"),
+        ({"starttls": b"220 go ahead\r\n250 injected\r\n"}, "kept talking in clear text"),
+        ({"greeting": b"220-more\r\n" * 10_000}, "more than 65536 bytes"),
+        ({"greeting": b"2" * 100_000}, "more than 65536 bytes"),
+    ],
+)
+def test_smtp_refused(replies: dict[str, bytes], why: str, context: ssl.SSLContext) -> None:
+    with serving(smtp(context, **replies)) as port:
+        error = failure(port, starttls=StartTls.SMTP)
+    assert error.outcome is Outcome.STARTTLS_FAILED
+    assert why in error.detail
+
+
+def test_smtp_peer_that_hangs_up() -> None:
+    with serving(lambda connection: connection.close()) as port:
+        error = failure(port, starttls=StartTls.SMTP)
+    assert error.outcome is Outcome.STARTTLS_FAILED
+
+
+@pytest.mark.parametrize(
+    ("address", "literal"),
+    [("192.0.2.7", "[192.0.2.7]"), ("fe80::7%eth0", "[IPv6:fe80::7]")],
+)
+def test_address_literal(address: str, literal: str) -> None:
+    assert probe._address_literal(address) == literal
+
+
+def greeting_packet(payload: bytes) -> bytes:
+    return len(payload).to_bytes(3, "little") + b"\0" + payload
+
+
+def handshake_v10(capabilities: int) -> bytes:
+    fixed = bytes(4) + b"scramble" + b"\0" + capabilities.to_bytes(2, "little") + bytes(31)
+    return greeting_packet(b"\x0a5.5.5-11.8.2-MariaDB\0" + fixed)
+
+
+def test_mysql(context: ssl.SSLContext) -> None:
+    requests: list[bytes] = []
+
+    def serve(connection: socket.socket) -> None:
+        connection.sendall(handshake_v10(0xF7FE | 0x0800))
+        requests.append(connection.recv(36))
+        tls(context)(connection)
+
+    with serving(serve) as port:
+        presented = collect(port, starttls=StartTls.MYSQL)
+    assert presented.chain == (LEAF.cert, INTERMEDIATE.cert)
+    header, flags = requests[0][:4], int.from_bytes(requests[0][4:8], "little")
+    assert header == b"\x20\0\0\x01"
+    assert flags & 0x0800
+    assert requests[0][13:] == bytes(23)
+
+
+@pytest.mark.parametrize(
+    ("packet", "why"),
+    [
+        (handshake_v10(0xF7FE & ~0x0800), "TLS is not enabled"),
+        (greeting_packet(b"\xff\x69\x04Host is blocked"), "Host is blocked"),
+        (greeting_packet(b""), "does not greet"),
+        (greeting_packet(b"\x0a8.0.1\0short"), "does not greet"),
+        (greeting_packet(b"\x098.0.1\0" + bytes(40)), "does not greet"),
+        (b"\xff\xff\xff\0" + bytes(100_000), "more than 65536 bytes"),
+        (b"220 mail.example ESMTP\r\n" + bytes(100_000), "more than 65536 bytes"),
+    ],
+)
+def test_mysql_refused(packet: bytes, why: str) -> None:
+    with serving(says(packet)) as port:
+        error = failure(port, starttls=StartTls.MYSQL)
+    assert error.outcome is Outcome.STARTTLS_FAILED
+    assert why in error.detail
