@@ -2,13 +2,32 @@
 
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import render
+from django.utils import timezone
+from django.views.decorators.cache import never_cache
+from django.views.decorators.http import require_safe
+
+from soc import board_data, board_headline, board_menu
 
 
+@require_safe
+@never_cache
 def board(request: HttpRequest) -> HttpResponse:
     """Show the board."""
-    return render(request, "board.html")
+    return _render(request, "board.html")
 
 
+@require_safe
+@never_cache
 def live(request: HttpRequest) -> HttpResponse:
     """Return the part of the board that refreshes itself."""
-    return render(request, "board_live.html")
+    return _render(request, "board_live.html")
+
+
+def _render(request: HttpRequest, template: str) -> HttpResponse:
+    board = board_data.read(timezone.now())
+    context = {
+        "board": board,
+        "headline": board_headline.of(board),
+        "flower_link": board_menu.flower_link(),
+    }
+    return render(request, template, context)

@@ -20,9 +20,18 @@ def _secret(name: str) -> str:
     return (settings.IDENTITY / name).read_text(encoding="utf-8").strip()
 
 
+def _forget_earlier_receivers() -> None:
+    """Unbind and empty the queues of Flowers that ended: files expire no message of theirs."""
+    (settings.STATE / "broker-control" / "celeryev.exchange").unlink(missing_ok=True)
+    for message in (settings.STATE / "broker").glob("*.celeryev.*.msg"):
+        message.unlink(missing_ok=True)
+
+
 def main() -> None:
     """Serve Flower until SIGTERM."""
     Metrics.get = authenticated(Metrics.get)
+    if settings.EMBEDDED:
+        _forget_earlier_receivers()
     options = [
         f"--port={settings.FLOWER_PORT}",
         f"--address={settings.FLOWER_ADDRESS}",

@@ -114,7 +114,7 @@ USE_I18N = False
 
 # --- Static files and security ---------------------------------------------------------------
 STATIC_URL = "static/"
-STATIC_ROOT = BASE_DIR.parent / "static"
+STATIC_ROOT = (STATE if EMBEDDED else BASE_DIR.parent) / "static"
 STATICFILES_DIRS = [BASE_DIR / "assets"]
 STORAGES = {
     "default": {"BACKEND": "django.core.files.storage.FileSystemStorage"},
@@ -186,14 +186,16 @@ CELERY_CONTROL_QUEUE_EXCLUSIVE = False
 CELERY_CONTROL_QUEUE_DURABLE = not EMBEDDED
 CELERY_CONTROL_QUEUE_EXPIRES = 60.0
 if EMBEDDED:
-    CELERY_BROKER_URL = "filesystem://"
+    CELERY_BROKER_URL = "localhost"
+    CELERY_BROKER_TRANSPORT = "soc.core.file_broker:Transport"
     CELERY_BROKER_TRANSPORT_OPTIONS = {
         "data_folder_in": str(STATE / "broker"),
         "data_folder_out": str(STATE / "broker"),
         "control_folder": str(STATE / "broker-control"),
     }
 else:
-    CELERY_BROKER_URL = "amqps://rabbitmq:5671//"
+    # The certificate says who logs in; the name in the URL is for people who read logs.
+    CELERY_BROKER_URL = f"amqps://{SERVICE}@rabbitmq:5671//"
     CELERY_BROKER_LOGIN_METHOD = "EXTERNAL"
     CELERY_BROKER_TRANSPORT_OPTIONS = {"confirm_publish": True}
     CELERY_BROKER_USE_SSL = {
@@ -223,8 +225,28 @@ LOGGING = {
 # --- Admin theme -----------------------------------------------------------------------------
 UNFOLD = {
     "SITE_TITLE": "SOC Automation Server",
-    "SITE_HEADER": "SOC Automation Server",
+    "SITE_HEADER": "SOC Automation",
     "SITE_SYMBOL": "monitoring",
     "SITE_URL": "/",
+    "SITE_FAVICONS": [{"rel": "icon", "type": "image/svg+xml", "href": "soc.board_menu.icon"}],
     "SHOW_HISTORY": True,
+    "ENVIRONMENT": "soc.board_menu.badge",
+    "BORDER_RADIUS": "8px",
+    "COLORS": {
+        # The board's accent, from nearly white to nearly black.
+        "primary": {
+            "50": "oklch(97% .013 250)",
+            "100": "oklch(94% .03 250)",
+            "200": "oklch(88% .06 250)",
+            "300": "oklch(80% .10 250)",
+            "400": "oklch(72% .13 250)",
+            "500": "oklch(62% .15 250)",
+            "600": "oklch(52% .15 250)",
+            "700": "oklch(46% .13 250)",
+            "800": "oklch(39% .11 250)",
+            "900": "oklch(33% .09 250)",
+            "950": "oklch(25% .06 250)",
+        },
+    },
+    "SIDEBAR": {"navigation": "soc.board_menu.menu"},
 }

@@ -20,15 +20,17 @@ STAND_INS = {
 HARDENED = ("--read-only", "--cap-drop=ALL", "--security-opt=no-new-privileges", "--network=none")
 HEALTH = ("--health-interval=1s", "--health-timeout=3s", "--health-retries=2")
 # Quotes and backslashes: whatever handles the password has to quote it well.
-ROOT_PASSWORD = "root's \\ \"word\" $HOME"
-APP_PASSWORD = "app's \\ \"word\" $HOME"
+ROOT_PASSWORD = 'root\'s \\ "word" $HOME'
+APP_PASSWORD = 'app\'s \\ "word" $HOME'
 
 
 def configured_image(name: str) -> str:
     return os.environ.get(f"{name.upper()}_IMAGE") or STAND_INS[name]
 
 
-def docker(*arguments: str, check: bool = True, stdin: str = "") -> subprocess.CompletedProcess[str]:
+def docker(
+    *arguments: str, check: bool = True, stdin: str = ""
+) -> subprocess.CompletedProcess[str]:
     result = subprocess.run(
         ["docker", *arguments], input=stdin, capture_output=True, text=True, timeout=180
     )
@@ -79,7 +81,7 @@ class Sandbox:
         return name
 
     def folder(self, name: str, **contents: str) -> Path:
-        """A folder that the container's user can read; keys are file names with _ for their dots."""
+        """A folder that the container's user can read; in a key, _ stands for the file's dot."""
         folder = self.files / name
         folder.mkdir()
         for file_name, text in contents.items():
@@ -156,7 +158,15 @@ def make_certificate(folder: Path, name: str) -> None:
     subprocess.run(
         [
             *("openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256"),
-            *("-nodes", "-days", "2", "-subj", f"/CN={name}", "-addext", f"subjectAltName=DNS:{name}"),
+            *(
+                "-nodes",
+                "-days",
+                "2",
+                "-subj",
+                f"/CN={name}",
+                "-addext",
+                f"subjectAltName=DNS:{name}",
+            ),
             *("-keyout", str(folder / "key.pem"), "-out", str(folder / "cert.pem")),
         ],
         check=True,
@@ -189,7 +199,9 @@ def mariadb_options(volume: str, *more: str) -> list[str]:
 
 
 def start_mariadb(sandbox: Sandbox, volume: str, *more: str) -> str:
-    return sandbox.start(*mariadb_options(volume, f"--env=MARIADB_ROOT_PASSWORD={ROOT_PASSWORD}", *more))
+    return sandbox.start(
+        *mariadb_options(volume, f"--env=MARIADB_ROOT_PASSWORD={ROOT_PASSWORD}", *more)
+    )
 
 
 def sql(container: str, statement: str, user: str = "root", password: str = ROOT_PASSWORD) -> str:
@@ -202,9 +214,13 @@ def sql(container: str, statement: str, user: str = "root", password: str = ROOT
 
 @pytest.fixture(scope="module")
 def mariadb(shared_sandbox: Sandbox) -> str:
-    secrets = shared_sandbox.folder("mariadb-secrets", root=f"{ROOT_PASSWORD}\n", app=f"{APP_PASSWORD}\n")
+    secrets = shared_sandbox.folder(
+        "mariadb-secrets", root=f"{ROOT_PASSWORD}\n", app=f"{APP_PASSWORD}\n"
+    )
     make_certificate(secrets, "mariadb")
-    scripts = shared_sandbox.folder("initdb", **{"10-first_sh": FIRST_SCRIPT, "20-second_sql": SECOND_SCRIPT})
+    scripts = shared_sandbox.folder(
+        "initdb", **{"10-first_sh": FIRST_SCRIPT, "20-second_sql": SECOND_SCRIPT}
+    )
     config = shared_sandbox.folder("mariadb-conf", **{"site_cnf": MARIADB_CONFIG})
     container = shared_sandbox.start(
         *mariadb_options(
@@ -275,9 +291,14 @@ def test_mariadb_needs_a_root_password(sandbox: Sandbox) -> None:
 @stand_in_only
 def test_mariadb_starts_over_after_a_failed_first_start(sandbox: Sandbox) -> None:
     volume = sandbox.volume()
-    scripts = sandbox.folder("broken", **{"10-broken_sql": "CREATE TABLE leftover (n int); BROKEN;"})
+    scripts = sandbox.folder(
+        "broken", **{"10-broken_sql": "CREATE TABLE leftover (n int); BROKEN;"}
+    )
     broken = start_mariadb(
-        sandbox, volume, f"--volume={scripts}:/docker-entrypoint-initdb.d:ro", "--env=MARIADB_DATABASE=soc"
+        sandbox,
+        volume,
+        f"--volume={scripts}:/docker-entrypoint-initdb.d:ro",
+        "--env=MARIADB_DATABASE=soc",
     )
     assert wait_for_exit(broken)[0] != 0
     repaired = start_mariadb(sandbox, volume, "--env=MARIADB_DATABASE=soc")
@@ -320,7 +341,9 @@ RABBITMQ_HEALTH = (
 
 
 @pytest.fixture(scope="module", params=rabbitmq_images())
-def rabbitmq(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+def rabbitmq(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[str]:
     sandbox = Sandbox(tmp_path_factory.mktemp("rabbitmq"))
     secrets = sandbox.folder("secrets")
     make_certificate(secrets, "rabbitmq")
@@ -359,7 +382,10 @@ def test_rabbitmq_logs_to_the_console(rabbitmq: str) -> None:
 
 def test_rabbitmq_makes_a_private_cookie(rabbitmq: str) -> None:
     cookie = "/var/lib/rabbitmq/.erlang.cookie"
-    assert docker("exec", rabbitmq, "stat", "--format=%a %u", cookie).stdout.split() == ["400", "999"]
+    assert docker("exec", rabbitmq, "stat", "--format=%a %u", cookie).stdout.split() == [
+        "400",
+        "999",
+    ]
     image = inspect(rabbitmq, ".Config.Image")
     in_image = docker("run", "--rm", "--entrypoint=test", image, "-e", cookie, check=False)
     assert in_image.returncode == 1
@@ -408,7 +434,7 @@ def test_python_is_the_agreed_series() -> None:
 
 
 def test_python_makes_a_virtual_environment_without_a_network() -> None:
-    make = "python3 -m venv /tmp/v && /tmp/v/bin/pip --version && /tmp/v/bin/python -c 'import sqlite3'"
+    make = "python3 -m venv /tmp/v && /tmp/v/bin/python -c 'import sqlite3' && /tmp/v/bin/pip -V"
     assert "python 3.13" in python("sh", "-c", make)
 
 

@@ -6,14 +6,16 @@ import contextlib
 import itertools
 import socket
 import ssl
+import struct
 import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-import pki
 import pytest
+from cryptography.hazmat.primitives.serialization import Encoding
 
+import pki
 from soc.ssl_certs import probe
 from soc.ssl_certs.probe import Outcome, StartTls, Target
 
@@ -30,18 +32,25 @@ def serving(serve: Serve, address: str = "127.0.0.1") -> Iterator[int]:
     """Hand one connection to `serve` in a thread; yield the port."""
     family = socket.AF_INET6 if ":" in address else socket.AF_INET
     with socket.create_server((address, 0), family=family) as listener:
+        failures: list[Exception] = []
 
         def accept() -> None:
             connection, _ = listener.accept()
-            # A peer that hangs up is what half of these tests are about.
-            with connection, contextlib.suppress(OSError):
-                serve(connection)
+            with connection:
+                try:
+                    serve(connection)
+                # A peer that hangs up is what half of these tests are about.
+                except OSError:
+                    pass
+                except Exception as error:
+                    failures.append(error)
 
         thread = threading.Thread(target=accept, daemon=True)
         thread.start()
         yield listener.getsockname()[1]
         thread.join(timeout=5)
         assert not thread.is_alive(), "the probe never connected, or never hung up"
+        assert not failures
 
 
 @pytest.fixture(name="context")
@@ -122,7 +131,7 @@ def test_chain_is_kept_in_the_order_presented(tmp_path: Path) -> None:
         ("127.0.0.1", "bücher.example", "xn--bcher-kva.example"),
         ("localhost", "", "localhost"),
         ("127.0.0.1", "", None),
-        ("127.0.0.1", "::1", None),
+        ("127.0.0.1", "fe80::7%eth0", None),
     ],
 )
 def test_server_name(
@@ -153,6 +162,69 @@ def test_old_protocol_version(context: ssl.SSLContext) -> None:
     context.set_ciphers("ALL:@SECLEVEL=0")
     with serving(tls(context)) as port:
         assert collect(port).tls_version == "TLSv1.1"
+
+
+def record(kind: int, content: bytes) -> bytes:
+    """RFC 5246 section 6.2.1."""
+    return bytes([kind]) + b"\x03\x03" + len(content).to_bytes(2, "big") + content
+
+
+def handshake_message(kind: int, body: bytes) -> bytes:
+    return record(22, bytes([kind]) + counted(body))
+
+
+def counted(data: bytes) -> bytes:
+    return len(data).to_bytes(3, "big") + data
+
+
+def old_server(*chain: bytes) -> bytes:
+    """Return what a TLS 1.2 server without RFC 5746 says up to its certificates."""
+    # Version, random, no session, TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256, no compression.
+    hello = b"\x03\x03" + bytes(32) + b"\0" + b"\xc0\x2b" + b"\0"
+    certificates = counted(b"".join(counted(der) for der in chain))
+    return handshake_message(2, hello) + handshake_message(11, certificates)
+
+
+# RFC 8446 section 6: a fatal handshake_failure.
+FATAL_ALERT = record(21, b"\x02\x28")
+
+
+def test_server_without_secure_renegotiation() -> None:
+    with serving(says(old_server(LEAF.cert.public_bytes(Encoding.DER)) + FATAL_ALERT)) as port:
+        presented = collect(port)
+    assert presented.chain == (LEAF.cert,)
+    assert "alert" in presented.refusal
+
+
+def test_peer_that_ends_after_its_certificates() -> None:
+    def serve(connection: socket.socket) -> None:
+        connection.recv(4096)
+        connection.sendall(old_server(LEAF.cert.public_bytes(Encoding.DER)))
+
+    with serving(serve) as port:
+        presented = collect(port)
+    assert presented.chain == (LEAF.cert,)
+    assert presented.tls_version == ""
+    assert presented.refusal == "it closed the connection"
+
+
+def test_certificates_do_not_excuse_a_fault_of_the_handshake() -> None:
+    nonsense = handshake_message(12, b"no ServerKeyExchange")
+    with serving(says(old_server(LEAF.cert.public_bytes(Encoding.DER)) + nonsense)) as port:
+        assert failure(port).outcome is Outcome.HANDSHAKE_FAILED
+
+
+@pytest.mark.parametrize(
+    ("intact", "damaged"),
+    # A version that does not exist; a time that is none.
+    [(bytes.fromhex("a003020102"), bytes.fromhex("a003020103")), (b"\x17\x0d2", b"\x17\x0dx")],
+)
+def test_undecodable_certificate(intact: bytes, damaged: bytes) -> None:
+    der = LEAF.cert.public_bytes(Encoding.DER).replace(intact, damaged, 1)
+    with serving(says(old_server(der) + FATAL_ALERT)) as port:
+        error = failure(port)
+    assert error.outcome is Outcome.HANDSHAKE_FAILED
+    assert "cannot be decoded" in error.detail
 
 
 @pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3])
@@ -280,14 +352,51 @@ def test_not_tls(text: bytes) -> None:
     assert repr(text)[1:12] in error.detail
 
 
-def test_peer_that_hangs_up() -> None:
-    with serving(lambda connection: connection.close()) as port:
-        assert failure(port).outcome is Outcome.HANDSHAKE_FAILED
+def hangs_up(connection: socket.socket) -> None:
+    connection.close()
+
+
+def resets(connection: socket.socket) -> None:
+    # A reset that overtakes the end of connect() is a refused connection.
+    time.sleep(0.1)
+    connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    connection.close()
+
+
+@pytest.mark.parametrize("end", [hangs_up, resets])
+@pytest.mark.parametrize(
+    ("starttls", "outcome"),
+    [
+        (StartTls.NONE, Outcome.HANDSHAKE_FAILED),
+        (StartTls.SMTP, Outcome.STARTTLS_FAILED),
+        (StartTls.MYSQL, Outcome.STARTTLS_FAILED),
+    ],
+)
+def test_peer_that_ends(end: Serve, starttls: StartTls, outcome: Outcome) -> None:
+    with serving(end) as port:
+        error = failure(port, starttls=starttls)
+    assert error.outcome is outcome
+    assert "closed the connection" in error.detail
+
+
+def test_last_words_of_a_peer_that_is_gone() -> None:
+    ours, theirs = socket.socketpair()
+    theirs.sendall(b"last words")
+    theirs.close()
+    deadline = probe._Deadline(1)
+    with ours:
+        probe._send(ours, b"too late", deadline)
+        assert probe._receive(ours, deadline) == b"last words"
+
+
+def test_no_time_left() -> None:
+    with serving(until_hung_up) as port, pytest.raises(probe.ProbeError) as caught:
+        probe.collect(Target("127.0.0.1", port), handshake_timeout=0)
+    assert caught.value.outcome is Outcome.HANDSHAKE_TIMEOUT
 
 
 def test_alert() -> None:
-    # RFC 8446 section 6: a fatal alert, handshake_failure.
-    with serving(says(bytes.fromhex("15030300020228"))) as port:
+    with serving(says(FATAL_ALERT)) as port:
         error = failure(port)
     assert error.outcome is Outcome.HANDSHAKE_FAILED
     assert "handshake failure" in error.detail
@@ -298,11 +407,12 @@ def test_nonsense_in_a_tls_record() -> None:
         assert failure(port).outcome is Outcome.HANDSHAKE_FAILED
 
 
-def test_server_name_that_is_none(context: ssl.SSLContext) -> None:
+@pytest.mark.parametrize("name", ["a..b", ".", "nul\0.example"])
+def test_server_name_that_is_no_host_name(name: str) -> None:
     with serving(until_hung_up) as port:
-        error = failure(port, server_name="a..b")
+        error = failure(port, server_name=name)
     assert error.outcome is Outcome.HANDSHAKE_FAILED
-    assert "'a..b'" in error.detail
+    assert f"server name {name!r}" in error.detail
 
 
 # --- STARTTLS ------------------------------------------------------------------------------------
@@ -318,10 +428,12 @@ def smtp(
     def serve(connection: socket.socket) -> None:
         with connection.makefile("rb") as lines:
             connection.sendall(greeting)
-            assert lines.readline() == b"EHLO [127.0.0.1]\r\n"
-            connection.sendall(ehlo)
-            assert lines.readline() == b"STARTTLS\r\n"
-            connection.sendall(starttls)
+            for expected, reply in ((b"EHLO [127.0.0.1]\r\n", ehlo), (b"STARTTLS\r\n", starttls)):
+                received = lines.readline()
+                if not received:
+                    return
+                assert received == expected
+                connection.sendall(reply)
         tls(context)(connection)
 
     return serve
@@ -351,12 +463,6 @@ def test_smtp_refused(replies: dict[str, bytes], why: str, context: ssl.SSLConte
         error = failure(port, starttls=StartTls.SMTP)
     assert error.outcome is Outcome.STARTTLS_FAILED
     assert why in error.detail
-
-
-def test_smtp_peer_that_hangs_up() -> None:
-    with serving(lambda connection: connection.close()) as port:
-        error = failure(port, starttls=StartTls.SMTP)
-    assert error.outcome is Outcome.STARTTLS_FAILED
 
 
 @pytest.mark.parametrize(

@@ -1,15 +1,38 @@
-"""The consumer of our workers: Celery's, with two differences that lose nothing."""
+"""The consumer of our workers: Celery's, with three differences that keep it from losing things."""
 
 import logging
 from collections.abc import Callable
 from typing import Any
 
-from celery.worker import consumer
+from celery.worker import consumer, heartbeat
+from celery.worker.consumer import heart
 from kombu.message import Message
 
 logger = logging.getLogger(__name__)
 
-_DECLARED_BY_DEFINITIONS = "celery.worker.consumer.delayed_delivery:DelayedDelivery"
+_REPLACED = (
+    "celery.worker.consumer.delayed_delivery:DelayedDelivery",
+    "celery.worker.consumer.heart:Heart",
+)
+
+
+class _Pulse(heartbeat.Heart):
+    """Celery's heartbeat events, sent once each."""
+
+    def _send(self, event: str, retry: bool = False) -> None:
+        super()._send(event, retry=False)
+
+
+class Heart(heart.Heart):
+    """Sends heartbeat events without waiting for a broker that is gone.
+
+    Celery's own retries without end inside the worker's loop, which then no longer hears SIGTERM.
+    """
+
+    def start(self, c: consumer.Consumer) -> None:
+        """Begin to send heartbeat events."""
+        c.heart = _Pulse(c.timer, c.event_dispatcher, self.heartbeat_interval)
+        c.heart.start()
 
 
 class Consumer(consumer.Consumer):
@@ -20,12 +43,11 @@ class Consumer(consumer.Consumer):
     """
 
     class Blueprint(consumer.Consumer.Blueprint):
-        """Celery's steps without the declaration of the delayed-delivery topology."""
+        """Celery's steps with our heart and without the delayed-delivery topology."""
 
-        default_steps = tuple(
-            step
-            for step in consumer.Consumer.Blueprint.default_steps
-            if step != _DECLARED_BY_DEFINITIONS
+        default_steps = (
+            *(step for step in consumer.Consumer.Blueprint.default_steps if step not in _REPLACED),
+            Heart,
         )
 
     def create_task_handler(self, *args: Any, **kwargs: Any) -> Callable[[Message], None]:  # noqa: ANN401

@@ -19,6 +19,9 @@ from django.utils import timezone
 INTERVAL = 10.0
 """Seconds between two signs of life."""
 
+FIRST = 1.0
+"""Seconds from the start to the first one."""
+
 logger = logging.getLogger(__name__)
 
 
@@ -57,12 +60,16 @@ class Liveness(bootsteps.StartStopStep):
     def start(self, c: Consumer) -> None:
         """Begin to give signs of life."""
         self._writer = threading.Thread()
-        self._timer = c.timer.call_repeatedly(INTERVAL, self._tick, (c,))
-        self._tick(c)
+        # Consuming begins with the loop, after this step.
+        self._timers = [
+            c.timer.call_after(FIRST, self._tick, (c,)),
+            c.timer.call_repeatedly(INTERVAL, self._tick, (c,)),
+        ]
 
     def stop(self, c: Consumer) -> None:
         """Stop giving signs of life, so that a lost broker shows."""
-        self._timer.cancel()
+        for timer in self._timers:
+            timer.cancel()
 
     def _tick(self, c: Consumer) -> None:
         queues = c.app.amqp.queues.consume_from

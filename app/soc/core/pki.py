@@ -13,7 +13,8 @@ from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 CA_LIFETIME = timedelta(days=3650)
 SERVICE_LIFETIME = timedelta(days=397)
-RENEW_BEFORE = timedelta(days=60)
+RENEWAL_SHARE = 6
+"""A certificate is renewed in the last sixth of its lifetime: 66 days of 397."""
 # A clock that is a little behind must not find a fresh certificate "not yet valid".
 _CLOCK_SKEW = timedelta(minutes=5)
 
@@ -145,8 +146,7 @@ def is_current(certificate: x509.Certificate, authority: x509.Certificate) -> bo
     """Tell whether a service's certificate is from this authority and not near its end."""
     remaining = certificate.not_valid_after_utc - datetime.now(UTC)
     lifetime = certificate.not_valid_after_utc - certificate.not_valid_before_utc
-    # A short-lived certificate is not "near its end" from its first day on.
-    return certificate.issuer == authority.subject and remaining > min(RENEW_BEFORE, lifetime / 20)
+    return certificate.issuer == authority.subject and remaining > lifetime / RENEWAL_SHARE
 
 
 def names(certificate: x509.Certificate) -> set[str]:

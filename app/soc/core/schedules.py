@@ -4,8 +4,9 @@ A migration names its schedules once; an operator's later edits stay.
 """
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any
 
 from django.apps.registry import Apps
@@ -18,6 +19,8 @@ LATEST_BEAT_MIGRATION = ("django_celery_beat", "0019_alter_periodictasks_options
 """What a migration that creates schedules depends on."""
 
 RUN_NOW_EXPIRES = 300
+REQUEST_PREFIX = "now: "
+"""How the names of requested runs start, which tells them from schedules."""
 
 
 @dataclass(frozen=True)
@@ -83,7 +86,34 @@ def _timing(apps: Apps, when: Every | Cron) -> dict[str, Any]:
     return {"crontab": model.objects.filter(**fields).first() or model.objects.create(**fields)}
 
 
-def request_run(name: str, task: str, by: str, kwargs: dict[str, Any] | None = None) -> None:
+def next_run(schedule: Any, now: datetime) -> datetime | None:
+    """Return when beat will next run a periodic task, or None if it will not.
+
+    Beat saves its last runs seldom, so that the row's may be several periods old: whole periods
+    are added to it.
+    """
+    if not schedule.enabled or (schedule.expires and schedule.expires <= now):
+        return None
+    if schedule.clocked:
+        return max(schedule.clocked.clocked_time, now)
+    if schedule.start_time and schedule.start_time > now:
+        return schedule.due_start_time(timezone.get_current_timezone())
+    last = schedule.last_run_at or schedule.date_changed
+    if schedule.interval:
+        every = schedule.interval.schedule.run_every
+        return last + every * ((now - last) // every + 1)
+    wait = schedule.schedule.is_due(timezone.localtime(last)).next
+    # Celery's "now" lies before this one: a run on the hour must not show a second too early.
+    return timezone.now() + timedelta(seconds=wait)
+
+
+def request_run(
+    name: str,
+    task: str,
+    by: str,
+    kwargs: dict[str, Any] | None = None,
+    args: Sequence[Any] = (),
+) -> None:
     """Ask beat to run a task once, now.
 
     A web request must never wait on the broker, which may block publishers without end while it
@@ -94,9 +124,10 @@ def request_run(name: str, task: str, by: str, kwargs: dict[str, Any] | None = N
     now = timezone.now()
     clocked = ClockedSchedule.objects.create(clocked_time=now)
     PeriodicTask.objects.create(
-        name=f"now: {name} ({now:%Y-%m-%d %H:%M:%S.%f})"[:200],
+        name=f"{REQUEST_PREFIX}{name[:150]} ({now:%Y-%m-%d %H:%M:%S.%f})",
         task=task,
         queue=queue_of(task).name,
+        args=json.dumps(args),
         kwargs=json.dumps(kwargs or {}),
         clocked=clocked,
         one_off=True,

@@ -16,7 +16,7 @@ import secrets
 import socket
 import string
 import sys
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
@@ -25,7 +25,7 @@ from cryptography import x509
 
 from soc import environment
 from soc.core import broker, pki
-from soc.queues import QUEUES
+from soc.queues import BY_NAME, QUEUES
 
 CONTAINER_UID = 999
 """Every container runs as this id: the public MariaDB and RabbitMQ images give it to theirs."""
@@ -39,6 +39,9 @@ CATCHER_LIFETIME = timedelta(days=20)
 APP_SERVICES = ("migrate", "web", *(queue.service for queue in QUEUES), "beat")
 SERVERS = ("mariadb", "rabbitmq")
 SERVICES = (*SERVERS, *APP_SERVICES, "flower", "catcher")
+
+SAMPLER = BY_NAME["shared"].service
+"""The worker that asks the management API for the state of the queues."""
 
 _DENIED = ("change", "password", "secret", "admin", "guest", "default", "example", "12345")
 _SECRETS = {
@@ -108,6 +111,12 @@ def create(site: Site, stack: str, overrides: Mapping[str, str]) -> bool:
     example = (site.root / "example.env").read_text(encoding="utf-8")
     _write(site.env_file, env_text(example, new_values(site.name, stack, overrides)))
     return True
+
+
+def change(site: Site, overrides: Mapping[str, str]) -> None:
+    """Set variables in the site's env file; everything else in it stays."""
+    if overrides and site.env_file.exists():
+        _write(site.env_file, env_text(site.env_file.read_text(encoding="utf-8"), overrides))
 
 
 def render(site: Site) -> None:
@@ -219,6 +228,7 @@ def _render_database(site: Site) -> None:
 def _render_broker(site: Site) -> None:
     path = site.folder / "rabbitmq" / "definitions.json"
     password = (site.folder / "flower" / "monitor_password").read_text(encoding="utf-8")
+    _write(site.folder / SAMPLER / "monitor_password", password)
     # The hash is salted: keeping it keeps the file equal while nothing has changed, and an
     # equal file is what tells `make up` that a running broker needs no import.
     kept = _kept_hash(path, password)
@@ -266,10 +276,6 @@ def _hand_over(site: Site) -> None:
         os.chown(path, uid, gid)
 
 
-def _overrides(pairs: Iterable[str]) -> dict[str, str]:
-    return {name: value for name, _, value in (pair.partition("=") for pair in pairs) if value}
-
-
 def main(arguments: list[str] | None = None) -> int:
     """Run ``create`` or ``prepare`` for one site; return the exit status."""
     parser = argparse.ArgumentParser(prog="soc.core.site", description=__doc__.split("\n")[0])
@@ -284,13 +290,15 @@ def main(arguments: list[str] | None = None) -> int:
     if wrong := environment.name(options.site):
         print(f"the site's name {wrong}: {options.site!r}", file=sys.stderr)
         return 2
+    overrides = dict(pair.split("=", 1) for pair in options.overrides)
     try:
-        if options.action == "create" and create(site, options.stack, _overrides(options.overrides)):
+        if options.action == "create" and create(site, options.stack, overrides):
             render(site)
             print(f"{site.env_file} and {site.folder}/ are new")
             for todo in problems(site, options.stack, ports=False):
                 print(f"  still to do: {todo}")
         else:
+            change(site, overrides)
             if found := problems(site, options.stack, ports=options.ports):
                 raise environment.EnvironmentProblem(str(site.env_file), found)
             render(site)

@@ -49,7 +49,7 @@ def scan(endpoint: Endpoint) -> Observation:
         observation = Observation.objects.create(
             endpoint=endpoint,
             outcome=verdict.result,
-            detail=verdict.reason,
+            detail=" ".join(filter(None, (verdict.reason, _doubt(presented)))),
             certificate=certificate,
             chain_length=len(presented.chain),
             address=presented.address,
@@ -75,6 +75,12 @@ def record_failure(endpoint: Endpoint, outcome: str, detail: str) -> Observation
         else:
             _settle(endpoint, Endpoint.Status.UNREACHABLE, detail, failures=failures)
     return observation
+
+
+def _doubt(presented: probe.Presented) -> str:
+    if not presented.refusal:
+        return ""
+    return f"It broke the handshake off ({presented.refusal}), so the key is not proven."
 
 
 def _verify(endpoint: Endpoint, presented: probe.Presented, now: datetime) -> chain.Verdict:

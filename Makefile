@@ -1,0 +1,48 @@
+# `make` alone prints this help.
+SITE ?= $(or $(basename $(notdir $(realpath .env))),local)
+# containers where a Docker engine answers, else embedded; `make up STACK=embedded` insists.
+STACK ?= $(shell docker info >/dev/null 2>&1 && echo containers || echo embedded)
+BENCH ?= tasks
+PYTHON ?= python3
+
+.DEFAULT_GOAL := help
+.PHONY: help up down logs status site passwords mail test lint lock bench clean
+
+##@ Run (SITE=name picks a site, local by default)
+help: ## This help
+	@awk 'BEGIN {FS = ":.*## "} \
+	    /^##@/ {printf "\n%s\n", substr($$0, 5)} \
+	    /^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+include docker/$(STACK).mk
+
+up: ## Start the site: containers with a Docker engine, the embedded stack without one
+down: ## Stop the site; its data stays
+status: ## What runs, and how it is
+logs: ## Follow the logs (S=service for one service)
+site: ## Create the site SITE: its env file, secrets and certificates
+passwords: ## Show the passwords that were generated for the site
+mail: ## Show the mail that the site's catcher holds
+
+##@ Develop
+VENV = .venv
+$(VENV)/ready: app/requirements.txt tests/requirements.txt
+	@echo "== installing what the tests need into $(VENV)"
+	@$(PYTHON) -m venv $(VENV)
+	@$(VENV)/bin/pip install -q --disable-pip-version-check --require-hashes -r app/requirements.txt -r tests/requirements.txt
+	@touch $@
+
+test: lint ## Run every test that this machine can run; REQUIRE=all makes a missing part an error
+	@$(VENV)/bin/pytest $(TESTS)
+
+lint: $(VENV)/ready ## Check style and types of the code
+	@$(VENV)/bin/ruff check app tests
+	@$(VENV)/bin/ruff format --check app tests
+
+bench: $(VENV)/ready ## Run a benchmark: BENCH=tasks|...
+	@$(VENV)/bin/python tests/bench/$(BENCH).py
+
+lock: ## Bring the requirement locks up to date (needs uv)
+	@for lock in app docker/app tests; do (cd $$lock && for list in *requirements.in; do \
+	    uv pip compile -q --universal --python-version 3.11 --generate-hashes --upgrade \
+	        --no-header --no-annotate --no-emit-index-url $$list -o $${list%.in}.txt; done); done

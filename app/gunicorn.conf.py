@@ -1,0 +1,31 @@
+"""How gunicorn serves the web pages, in a container and in the embedded stack alike."""
+
+import os
+from pathlib import Path
+
+_identity = Path(os.environ["SOC_IDENTITY"])
+_shared_memory = Path("/dev/shm")  # noqa: S108 (gunicorn unlinks its file there at once)
+
+
+def _address() -> str:
+    if os.environ["SOC_STACK"] == "containers":
+        return "0.0.0.0:8443"
+    host = os.environ["SOC_BIND"]
+    return f"{f'[{host}]' if ':' in host else host}:{os.environ['SOC_WEB_PORT']}"
+
+
+bind = _address()
+certfile = str(_identity / "cert.pem")
+keyfile = str(_identity / "key.pem")
+worker_class = "gthread"
+workers = 2
+threads = 4
+preload_app = True
+timeout = 60
+graceful_timeout = 30
+# The board asks every few seconds: it need not shake hands each time.
+keepalive = 30
+# A disk that stalls would look like a worker that hangs.
+worker_tmp_dir = str(_shared_memory) if _shared_memory.is_dir() else None
+# The control interface would open a socket in the home folder, which nobody here uses.
+control_socket_disable = True

@@ -1,0 +1,340 @@
+"""What the board shows, read in a fixed number of queries however many rows there are.
+
+Each function takes the moment of the refresh and answers one part of the board; templates only
+lay the answers out.
+"""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from itertools import groupby
+from operator import attrgetter
+
+from django.conf import settings
+from django.db.models import Case, Count, F, Q, QuerySet, Value, When
+from django.urls import reverse
+from django_celery_beat.models import PeriodicTask
+
+from soc import queues
+from soc.core.models import ALIVE_FOR, Heartbeat, QueueSample, TaskFailure
+from soc.core.schedules import REQUEST_PREFIX, next_run
+from soc.notify.models import OutboundMail
+from soc.ssl_certs.models import Endpoint
+
+HISTORY = timedelta(hours=1)
+SAMPLE_IS_OLD = timedelta(seconds=60)
+SILENT_SHOWN_FOR = timedelta(minutes=10)
+"""Silent workers older than this are containers that were replaced, not workers to worry about."""
+
+MOST_ENDPOINTS = 50
+MOST_SCHEDULES = 200
+NEXT_RUNS = 8
+MOST_FAILURES = 10
+SENT_SHOWN = 5
+LONGEST_BAR = 90
+"""Days left that fill the bar of a certificate."""
+
+_WIDTH, _HEIGHT = 120, 32
+
+Status = Endpoint.Status
+TONES = {
+    Status.INVALID: "bad",
+    Status.UNREACHABLE: "bad",
+    Status.CRITICAL: "bad",
+    Status.WARNING: "warn",
+    Status.OK: "ok",
+    Status.UNKNOWN: "idle",
+}
+"""How each status looks, the worst first: this is also the order of the list."""
+
+
+@dataclass(frozen=True)
+class Worker:
+    """One process and its last sign of life."""
+
+    instance: str
+    seen_at: datetime
+    alive: bool
+
+
+@dataclass(frozen=True)
+class QueueState:
+    """One queue with its worker; the numbers are None without a fresh sample."""
+
+    queue: queues.Queue
+    sampled_at: datetime | None
+    depth: int | None
+    consumers: int | None
+    dead: int | None
+    highest: int
+    line: str
+    workers: Sequence[Worker]
+
+    @property
+    def alive(self) -> int:
+        """How many workers of the queue are alive."""
+        return sum(worker.alive for worker in self.workers)
+
+    @property
+    def backs_up(self) -> bool:
+        """Whether half of the messages that the queue may hold are waiting."""
+        return self.depth is not None and self.depth * 2 >= self.queue.max_length
+
+    @property
+    def tone(self) -> str:
+        """How the queue looks."""
+        if not self.alive or self.consumers == 0 or self.backs_up:
+            return "bad"
+        return "warn" if self.depth is None or self.dead else "ok"
+
+
+@dataclass(frozen=True)
+class Run:
+    """The next run of one schedule."""
+
+    name: str
+    at: datetime
+    link: str
+
+
+@dataclass(frozen=True)
+class Beat:
+    """The scheduler's last tick and what it will start next."""
+
+    workers: Sequence[Worker]
+    runs: Sequence[Run]
+    schedules: int
+    incomplete: bool
+
+    @property
+    def alive(self) -> bool:
+        """Whether any beat ticks."""
+        return any(worker.alive for worker in self.workers)
+
+
+@dataclass(frozen=True)
+class StatusCount:
+    """How many enabled endpoints have a status."""
+
+    status: str
+    label: str
+    tone: str
+    count: int
+
+
+@dataclass(frozen=True)
+class EndpointRow:
+    """One endpoint of the list."""
+
+    key: int
+    name: str
+    link: str
+    label: str
+    tone: str
+    days: int | None
+    bar: int
+    expires: datetime | None
+    issuer: str
+    reason: str
+    scanned_at: datetime | None
+
+
+@dataclass(frozen=True)
+class Certificates:
+    """The enabled endpoints, the worst first."""
+
+    counts: Sequence[StatusCount]
+    rows: Sequence[EndpointRow]
+    rest: int
+
+    @property
+    def total(self) -> int:
+        """How many endpoints are watched."""
+        return sum(count.count for count in self.counts)
+
+
+@dataclass(frozen=True)
+class Failures:
+    """What did not work lately, and the last mails that did."""
+
+    tasks: Sequence[TaskFailure]
+    unsent: Sequence[OutboundMail]
+    sent: Sequence[OutboundMail]
+
+
+@dataclass(frozen=True)
+class Board:
+    """Everything the board shows."""
+
+    now: datetime
+    queues: Sequence[QueueState]
+    sampled_at: datetime | None
+    beat: Beat
+    certificates: Certificates
+    failures: Failures
+
+
+def read(now: datetime) -> Board:
+    """Read the whole board."""
+    workers = _workers(now)
+    states = read_queues(now, workers)
+    return Board(
+        now=now,
+        queues=states,
+        sampled_at=max((state.sampled_at for state in states if state.sampled_at), default=None),
+        beat=read_beat(now, workers.get("beat", [])),
+        certificates=read_certificates(now),
+        failures=read_failures(),
+    )
+
+
+# --- Queues and workers -------------------------------------------------------------------------
+
+
+def _workers(now: datetime) -> dict[str, list[Worker]]:
+    """Return the processes of each service, the ones heard of last first."""
+    found: dict[str, list[Worker]] = {}
+    for beat in Heartbeat.objects.order_by("-seen_at"):
+        worker = Worker(beat.instance, beat.seen_at, now - beat.seen_at < ALIVE_FOR)
+        known = found.setdefault(beat.service, [])
+        if not known or worker.alive or now - worker.seen_at < SILENT_SHOWN_FOR:
+            known.append(worker)
+    return found
+
+
+def read_queues(now: datetime, workers: dict[str, list[Worker]]) -> list[QueueState]:
+    """Return the state of every queue of the catalogue."""
+    samples = QueueSample.objects.filter(at__gt=now - HISTORY).order_by("queue", "at")
+    history = {name: list(group) for name, group in groupby(samples, key=attrgetter("queue"))}
+    return [
+        _queue_state(now, queue, history.get(queue.name, []), workers.get(queue.service, []))
+        for queue in queues.QUEUES
+    ]
+
+
+def _queue_state(
+    now: datetime,
+    queue: queues.Queue,
+    samples: Sequence[QueueSample],
+    workers: Sequence[Worker],
+) -> QueueState:
+    last = samples[-1] if samples else None
+    fresh = last if last and now - last.at < SAMPLE_IS_OLD else None
+    alive = sum(worker.alive for worker in workers)
+    # The embedded stack's file broker cannot count consumers.
+    counted = alive if settings.EMBEDDED else fresh and fresh.consumers
+    highest = max((sample.depth for sample in samples), default=0)
+    return QueueState(
+        queue=queue,
+        sampled_at=last and last.at,
+        depth=fresh and fresh.depth,
+        consumers=counted,
+        dead=fresh and fresh.dead,
+        highest=highest,
+        line=sparkline(now, samples, highest),
+        workers=workers,
+    )
+
+
+def sparkline(now: datetime, samples: Iterable[QueueSample], highest: int) -> str:
+    """Return the SVG path of a queue's depth over the last hour: the highest of each minute.
+
+    The line is broken where there is no sample.
+    """
+    minutes: dict[int, int] = {}
+    for sample in samples:
+        minute = 60 - min(60, max(0, round((now - sample.at) / timedelta(minutes=1))))
+        minutes[minute] = max(minutes.get(minute, 0), sample.depth)
+    parts = []
+    for minute, depth in sorted(minutes.items()):
+        x = minute * _WIDTH / 60
+        y = _HEIGHT - 1 - depth / max(highest, 1) * (_HEIGHT - 2)
+        # A line of no length is a dot: a minute without neighbours shows too.
+        parts.append(f"L{x:g} {y:.1f}" if minute - 1 in minutes else f"M{x:g} {y:.1f}h0")
+    return " ".join(parts)
+
+
+# --- Beat ---------------------------------------------------------------------------------------
+
+
+def read_beat(now: datetime, workers: Sequence[Worker]) -> Beat:
+    """Return the scheduler's state and the next runs."""
+    enabled = PeriodicTask.objects.filter(enabled=True).exclude(name__startswith=REQUEST_PREFIX)
+    related = enabled.select_related("interval", "crontab", "solar", "clocked")
+    schedules = list(related.order_by("name")[: MOST_SCHEDULES + 1])
+    runs = [
+        Run(
+            schedule.name,
+            at,
+            reverse("admin:django_celery_beat_periodictask_change", args=[schedule.pk]),
+        )
+        for schedule in schedules[:MOST_SCHEDULES]
+        if (at := next_run(schedule, now))
+    ]
+    return Beat(
+        workers=workers,
+        runs=sorted(runs, key=attrgetter("at", "name"))[:NEXT_RUNS],
+        schedules=min(len(schedules), MOST_SCHEDULES),
+        incomplete=len(schedules) > MOST_SCHEDULES,
+    )
+
+
+# --- Certificates -------------------------------------------------------------------------------
+
+
+def read_certificates(now: datetime) -> Certificates:
+    """Return the counts by status and the worst endpoints."""
+    watched = Endpoint.objects.filter(enabled=True).order_by()
+    found = {row["status"]: row["n"] for row in watched.values("status").annotate(n=Count("pk"))}
+    counts = [
+        StatusCount(status.value, str(status.label), tone, found.get(status.value, 0))
+        for status, tone in TONES.items()
+    ]
+    rows = [_endpoint_row(now, endpoint) for endpoint in _worst(watched)]
+    return Certificates(counts, rows, rest=sum(found.values()) - len(rows))
+
+
+def _worst(watched: QuerySet[Endpoint]) -> QuerySet[Endpoint]:
+    rank = Case(*(When(status=status, then=Value(n)) for n, status in enumerate(TONES)))
+    ordered = watched.order_by(
+        rank, F("certificate__not_after").asc(nulls_last=True), "host", "port"
+    )
+    needed = ("host", "port", "server_name", "status", "reason", "scanned_at")
+    return ordered.select_related("certificate").only(
+        *needed, "certificate__not_after", "certificate__issuer"
+    )[:MOST_ENDPOINTS]
+
+
+def _endpoint_row(now: datetime, endpoint: Endpoint) -> EndpointRow:
+    certificate = endpoint.certificate
+    expires = certificate.not_after if certificate else None
+    days = (expires - now).days if expires else None
+    return EndpointRow(
+        key=endpoint.pk,
+        name=str(endpoint),
+        link=reverse("admin:ssl_certs_endpoint_change", args=[endpoint.pk]),
+        label=endpoint.get_status_display(),
+        tone=TONES[Status(endpoint.status)],
+        days=days,
+        bar=round(100 * min(max(days or 0, 0), LONGEST_BAR) / LONGEST_BAR),
+        expires=expires,
+        issuer=certificate.issuer if certificate else "",
+        reason=endpoint.reason,
+        scanned_at=endpoint.scanned_at,
+    )
+
+
+# --- Failures and mail --------------------------------------------------------------------------
+
+
+def read_failures() -> Failures:
+    """Return the last failed tasks, the mails that do not get out and the last that did."""
+    state = OutboundMail.State
+    # The bodies of the mails stay in the database; the board shows the envelope.
+    mails = OutboundMail.objects.defer("text", "html").order_by("-created_at")
+    stuck = Q(state=state.FAILED) | Q(state__in=[state.QUEUED, state.SENDING]) & ~Q(last_error="")
+    return Failures(
+        tasks=list(TaskFailure.objects.defer("traceback", "arguments")[:MOST_FAILURES]),
+        unsent=list(mails.filter(stuck)[:MOST_FAILURES]),
+        sent=list(mails.filter(state=state.SENT)[:SENT_SHOWN]),
+    )

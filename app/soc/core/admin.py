@@ -1,0 +1,350 @@
+"""The admin's pages of what the stack does: schedules, signs of life, failures, users."""
+
+import json
+from collections.abc import Iterable
+from typing import Any
+
+from django import forms
+from django.contrib import admin, messages
+from django.contrib.auth.admin import GroupAdmin as DjangoGroupAdmin
+from django.contrib.auth.admin import UserAdmin as DjangoUserAdmin
+from django.contrib.auth.models import Group, User
+from django.db import models
+from django.http import HttpRequest
+from django.utils import timezone
+from django.utils.html import format_html
+from django.utils.safestring import SafeString
+from django_celery_beat.models import (
+    ClockedSchedule,
+    CrontabSchedule,
+    IntervalSchedule,
+    PeriodicTask,
+    PeriodicTasks,
+    SolarSchedule,
+)
+from unfold.admin import ModelAdmin, TabularInline
+from unfold.contrib.filters.admin import RadioFilter
+from unfold.decorators import action, display
+from unfold.forms import AdminPasswordChangeForm, UserChangeForm, UserCreationForm
+from unfold.widgets import UnfoldAdminSelectWidget, UnfoldAdminTextareaWidget
+
+from soc.celery import app
+from soc.core.checks import problems_of
+from soc.core.models import Heartbeat, QueueSample, TaskFailure
+from soc.core.schedules import REQUEST_PREFIX, next_run, request_run
+from soc.queues import QUEUES
+
+for _model in (
+    *(ClockedSchedule, CrontabSchedule, IntervalSchedule, PeriodicTask, SolarSchedule),
+    *(Group, User),
+):
+    # Solar schedules stay out: they need a package that is not part of the image, and one row
+    # without it would stop beat.
+    admin.site.unregister(_model)
+
+
+class ReadOnlyAdmin(ModelAdmin):
+    """Pages of a model that only the stack itself writes."""
+
+    def has_add_permission(self, request: HttpRequest, *_: Any) -> bool:
+        """Nobody adds a row by hand."""
+        return False
+
+    def has_change_permission(self, request: HttpRequest, *_: Any) -> bool:
+        """Nobody changes a row by hand."""
+        return False
+
+    def has_delete_permission(self, request: HttpRequest, *_: Any) -> bool:
+        """Housekeeping deletes."""
+        return False
+
+
+def preformatted(text: str) -> SafeString:
+    """Return a text for a page with its line breaks and blanks."""
+    return format_html(
+        '<pre class="whitespace-pre-wrap break-all font-mono text-xs">{}</pre>', text
+    )
+
+
+# --- Schedules ----------------------------------------------------------------------------------
+
+
+def _task_choices() -> Iterable[tuple[str, str]]:
+    app.loader.import_default_modules()
+    names = sorted(name for name in app.tasks if not name.startswith("celery."))
+    return [("", "Select a task"), *((name, name) for name in names)]
+
+
+class ScheduleForm(forms.ModelForm):
+    """A schedule whose task, queue and arguments exist, and whose runs expire."""
+
+    task = forms.ChoiceField(choices=_task_choices, widget=UnfoldAdminSelectWidget)
+    queue = forms.ChoiceField(
+        choices=[(queue.name, f"{queue.name}: {queue.purpose}") for queue in QUEUES],
+        widget=UnfoldAdminSelectWidget,
+    )
+
+    class Meta:
+        model = PeriodicTask
+        # Routing follows from the queue; see above for solar schedules.
+        exclude = ("solar", "exchange", "routing_key", "priority", "headers")
+        widgets = {"description": UnfoldAdminTextareaWidget(attrs={"rows": 3})}
+
+    def clean(self) -> dict[str, Any]:
+        """Refuse what the system check of the schedules refuses."""
+        data = super().clean() or self.cleaned_data
+        if data.get("expires") and data.get("expire_seconds"):
+            self.add_error("expire_seconds", "Set this or the last day, not both.")
+        judged = ("task", "args", "kwargs", "queue", "expires", "expire_seconds")
+        if not self.errors:
+            for problem in problems_of(PeriodicTask(**{name: data[name] for name in judged})):
+                self.add_error(None, f"This schedule {problem}.")
+        return data
+
+
+class KindFilter(RadioFilter):
+    """Shows the schedules; requests to run something now only when asked."""
+
+    title = "kind"
+    parameter_name = "kind"
+    all_option = ("", "Schedules")
+
+    def lookups(self, request: HttpRequest, model_admin: admin.ModelAdmin) -> list[tuple[str, str]]:
+        """Return the other kinds."""
+        return [("requests", "Requested runs"), ("all", "Both")]
+
+    def queryset(self, request: HttpRequest, queryset: models.QuerySet) -> models.QuerySet:
+        """Return the rows of the kind that is asked for."""
+        if self.value() == "all":
+            return queryset
+        if self.value() == "requests":
+            return queryset.filter(name__startswith=REQUEST_PREFIX)
+        return queryset.exclude(name__startswith=REQUEST_PREFIX)
+
+
+@admin.register(PeriodicTask)
+class PeriodicTaskAdmin(ModelAdmin):
+    """Schedules: what beat sends to which queue, and when."""
+
+    form = ScheduleForm
+    list_display = (
+        *("title", "enabled", "in_words", "queue", "last_run", "next_run"),
+        "total_run_count",
+    )
+    list_filter = (KindFilter, "enabled", "queue", "one_off")
+    list_filter_submit = True
+    list_select_related = ("interval", "crontab", "solar", "clocked")
+    list_fullwidth = True
+    search_fields = ("name", "task", "description")
+    ordering = ("name",)
+    actions = ("enable", "disable", "run_now")
+    readonly_fields = ("last_run", "next_run", "total_run_count")
+    fieldsets = (
+        (None, {"fields": ("name", "description", "enabled")}),
+        ("What", {"fields": ("task", "queue", "args", "kwargs")}),
+        (
+            "When",
+            {
+                "description": "Exactly one of interval, crontab and clocked.",
+                "fields": ("interval", "crontab", "clocked", "one_off", "start_time"),
+            },
+        ),
+        (
+            "Until",
+            {
+                "description": "A run that no worker took in time is dropped: without this the "
+                "runs of an outage would come in a flood.",
+                "fields": ("expire_seconds", "expires"),
+            },
+        ),
+        ("Runs", {"fields": ("last_run", "next_run", "total_run_count")}),
+    )
+
+    @display(description="Name", ordering="name", header=True)
+    def title(self, schedule: PeriodicTask) -> list[str]:
+        """Return the name with the description beneath."""
+        return [schedule.name, schedule.description or schedule.task]
+
+    @display(description="Schedule")
+    def in_words(self, schedule: PeriodicTask) -> str:
+        """Return when the task runs, in words."""
+        if schedule.crontab:
+            return schedule.crontab.human_readable
+        if schedule.clocked:
+            return f"once, at {_local(schedule.clocked.clocked_time)}"
+        return str(schedule.scheduler)
+
+    @display(description="Last run", ordering="last_run_at")
+    def last_run(self, schedule: PeriodicTask) -> str:
+        """Return the last run in the site's time zone."""
+        return _local(schedule.last_run_at) if schedule.last_run_at else "not yet"
+
+    @display(description="Next run")
+    def next_run(self, schedule: PeriodicTask) -> str:
+        """Return the next run in the site's time zone."""
+        if schedule.pk is None:
+            return "not yet"
+        at = next_run(schedule, timezone.now())
+        return _local(at) if at else "none"
+
+    def delete_queryset(self, request: HttpRequest, queryset: models.QuerySet) -> None:
+        """Delete schedules and tell beat once."""
+        queryset.delete()
+        PeriodicTasks.update_changed()
+
+    @action(description="Enable", permissions=["change"])
+    def enable(self, request: HttpRequest, queryset: models.QuerySet) -> None:
+        """Let beat run the schedules."""
+        self._switch(request, queryset, enabled=True)
+
+    @action(description="Disable", permissions=["change"])
+    def disable(self, request: HttpRequest, queryset: models.QuerySet) -> None:
+        """Keep beat from running the schedules."""
+        self._switch(request, queryset, enabled=False)
+
+    def _switch(self, request: HttpRequest, queryset: models.QuerySet, *, enabled: bool) -> None:
+        # Without its last run, a schedule that is enabled again does not make up for lost time.
+        count = queryset.update(enabled=enabled, last_run_at=None, date_changed=timezone.now())
+        PeriodicTasks.update_changed()
+        self.message_user(request, f"{'Enabled' if enabled else 'Disabled'}: {count}.")
+
+    @action(description="Run now", permissions=["change"])
+    def run_now(self, request: HttpRequest, queryset: models.QuerySet) -> None:
+        """Request a run of each schedule; beat publishes it, so that no page waits on the broker."""
+        asked = []
+        for schedule in queryset:
+            try:
+                arguments = json.loads(schedule.kwargs), json.loads(schedule.args)
+                request_run(schedule.name, schedule.task, request.user.get_username(), *arguments)
+            except (LookupError, ValueError) as error:
+                self.message_user(request, f"{schedule.name}: {error}", messages.ERROR)
+            else:
+                asked.append(schedule.name)
+        if asked:
+            text = f"Requested: {', '.join(asked)}. Beat will start it within 5 s."
+            self.message_user(request, text, messages.SUCCESS)
+
+
+def _local(moment: Any) -> str:
+    return f"{timezone.localtime(moment):%Y-%m-%d %H:%M:%S %Z}"
+
+
+class UsedByInline(TabularInline):
+    """The schedules that use a timing."""
+
+    model = PeriodicTask
+    verbose_name_plural = "used by"
+    fields = readonly_fields = ("name", "task", "enabled")
+    extra = 0
+    can_delete = False
+    show_change_link = True
+
+    def has_add_permission(self, request: HttpRequest, *_: Any) -> bool:
+        """A timing is given to a schedule on the schedule's page."""
+        return False
+
+
+@admin.register(IntervalSchedule)
+class IntervalAdmin(ModelAdmin):
+    """Intervals that schedules may use."""
+
+    list_display = ("__str__", "every", "period")
+    inlines = (UsedByInline,)
+
+
+@admin.register(CrontabSchedule)
+class CrontabAdmin(ModelAdmin):
+    """Crontab lines that schedules may use."""
+
+    list_display = (
+        *("human_readable", "minute", "hour", "day_of_week", "day_of_month", "month_of_year"),
+        "timezone",
+    )
+    inlines = (UsedByInline,)
+
+
+@admin.register(ClockedSchedule)
+class ClockedAdmin(ModelAdmin):
+    """Single moments that schedules may use; requested runs make many."""
+
+    list_display = ("clocked_time",)
+    date_hierarchy = "clocked_time"
+    inlines = (UsedByInline,)
+
+
+# --- Signs of life ------------------------------------------------------------------------------
+
+
+@admin.register(Heartbeat)
+class HeartbeatAdmin(ReadOnlyAdmin):
+    """Processes and their last sign of life."""
+
+    list_display = ("service", "instance", "seen_at", "state")
+    list_filter = ("service",)
+    search_fields = ("service", "instance")
+    ordering = ("service", "-seen_at")
+
+    @display(description="State", label={"alive": "success", "silent": "danger"})
+    def state(self, heartbeat: Heartbeat) -> str:
+        """Return whether the process has been heard of lately."""
+        return "alive" if heartbeat.is_alive else "silent"
+
+
+@admin.register(QueueSample)
+class QueueSampleAdmin(ReadOnlyAdmin):
+    """Depth and consumers of the queues over time."""
+
+    list_display = ("queue", "at", "depth", "consumers", "dead")
+    list_filter = ("queue",)
+    date_hierarchy = "at"
+    ordering = ("-at",)
+    show_full_result_count = False
+
+
+@admin.register(TaskFailure)
+class TaskFailureAdmin(ReadOnlyAdmin):
+    """Tasks that ended in an error or ran into their time limit."""
+
+    list_display = ("task", "at", "why", "summary")
+    list_filter = ("kind", "task")
+    search_fields = ("task", "task_id", "error")
+    date_hierarchy = "at"
+    show_full_result_count = False
+    fields = ("task", "task_id", "at", "why", "error", "arguments", "trace")
+    readonly_fields = fields
+
+    @display(
+        description="Why",
+        ordering="kind",
+        label={TaskFailure.Kind.ERROR.label: "danger", TaskFailure.Kind.TIMEOUT.label: "warning"},
+    )
+    def why(self, failure: TaskFailure) -> str:
+        """Return the kind as a label."""
+        return failure.get_kind_display()
+
+    @display(description="Error")
+    def summary(self, failure: TaskFailure) -> str:
+        """Return the start of the error."""
+        return failure.error[:120]
+
+    @display(description="Traceback")
+    def trace(self, failure: TaskFailure) -> SafeString:
+        """Return the traceback as it was printed."""
+        return preformatted(failure.traceback)
+
+
+# --- Access -------------------------------------------------------------------------------------
+
+
+@admin.register(User)
+class UserAdmin(DjangoUserAdmin, ModelAdmin):
+    """People who may sign in."""
+
+    form = UserChangeForm
+    add_form = UserCreationForm
+    change_password_form = AdminPasswordChangeForm
+
+
+@admin.register(Group)
+class GroupAdmin(DjangoGroupAdmin, ModelAdmin):
+    """Sets of permissions."""

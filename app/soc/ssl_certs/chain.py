@@ -1,0 +1,505 @@
+"""Describe certificates and judge a presented chain.
+
+Paths are built and checked by OpenSSL, through pyOpenSSL, since its verdict is what the clients of
+an endpoint will meet. The other maintained choice, `cryptography.x509.verification`, follows the
+CA/Browser Forum's profile and cannot be talked out of it: it refuses what private authorities issue
+every day (a root of version 1, a certificate without a subject alternative name) and gives its
+reasons as text only.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+import functools
+import ipaddress
+import ssl
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+from typing import TypeVar
+
+from cryptography import x509
+from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import dsa, ec, rsa
+from cryptography.x509.oid import (
+    AuthorityInformationAccessOID,
+    ExtendedKeyUsageOID,
+    NameOID,
+    SignatureAlgorithmOID,
+)
+from OpenSSL import crypto
+from OpenSSL.SSL import X509VerificationCodes as Code
+
+from soc.ssl_certs.probe import a_label
+
+T = TypeVar("T")
+E = TypeVar("E", bound=x509.ExtensionType)
+
+# --- describe ------------------------------------------------------------------------------------
+
+_SIGNATURE_NAMES = {
+    oid: name.lstrip("_")
+    for name, oid in vars(SignatureAlgorithmOID).items()
+    if isinstance(oid, x509.ObjectIdentifier)
+}
+
+
+@dataclass(frozen=True)
+class Description:
+    """What a certificate says of itself. Text has its control characters escaped.
+
+    A part that cannot be decoded is empty (None for a time), with the reason in `problems`.
+    """
+
+    subject: str
+    issuer: str
+    serial: str
+    not_before: dt.datetime | None
+    not_after: dt.datetime | None
+    san: tuple[str, ...]
+    key: str
+    signature: str
+    fingerprint_sha256: str
+    is_ca: bool
+    self_signed: bool
+    problems: tuple[str, ...]
+
+
+def describe(cert: x509.Certificate) -> Description:
+    """Return what `cert` says of itself; odd certificates give what they can, none raises.
+
+    `subject` and `issuer` are RFC 4514 strings, `serial` and `fingerprint_sha256` upper-case
+    hexadecimal, times aware and in UTC, `san` DNS names and IP addresses as text, `key` such as
+    "RSA 2048", "EC secp256r1" or "Ed25519", `signature` such as "ECDSA_WITH_SHA256".
+    """
+    problems: list[str] = []
+
+    def attempt(part: str, read: Callable[[], T], fallback: T) -> T:
+        try:
+            return read()
+        # Every kind of damage has an exception of its own in the library (ValueError, TypeError,
+        # UnsupportedAlgorithm, DuplicateExtension, ...), and none may cost the other parts.
+        except Exception as error:
+            problems.append(f"{part}: {_escape(str(error))}")
+            return fallback
+
+    # The library decodes all extensions or none.
+    extensions = attempt("extensions", lambda: cert.extensions, x509.Extensions([]))
+    san = _san_texts(extensions)
+    subject = attempt("subject", lambda: cert.subject.rfc4514_string(), "")
+    common_names = attempt("common name", lambda: _common_names(cert), ())
+    if any("\0" in text for text in (*common_names, *san)):
+        problems.append("a name holds a NUL character, a way to fool careless clients")
+    algorithm = cert.signature_algorithm_oid
+    return Description(
+        subject=_escape(subject),
+        issuer=_escape(attempt("issuer", lambda: cert.issuer.rfc4514_string(), "")),
+        serial=attempt("serial number", lambda: f"{cert.serial_number:X}", ""),
+        not_before=attempt("start of validity", lambda: cert.not_valid_before_utc, None),
+        not_after=attempt("end of validity", lambda: cert.not_valid_after_utc, None),
+        san=tuple(_escape(text) for text in san),
+        key=attempt("key", lambda: _key_text(cert), ""),
+        signature=_SIGNATURE_NAMES.get(algorithm, algorithm.dotted_string),
+        fingerprint_sha256=cert.fingerprint(hashes.SHA256()).hex().upper(),
+        is_ca=_is_ca(extensions),
+        self_signed=attempt("own signature", lambda: _is_self_signed(cert), False),
+        problems=tuple(problems),
+    )
+
+
+def _san_texts(extensions: x509.Extensions) -> tuple[str, ...]:
+    names = _extension(extensions, x509.SubjectAlternativeName) or ()
+    return tuple(
+        str(name.value) for name in names if isinstance(name, x509.DNSName | x509.IPAddress)
+    )
+
+
+def _common_names(cert: x509.Certificate) -> tuple[str, ...]:
+    attributes = cert.subject.get_attributes_for_oid(NameOID.COMMON_NAME)
+    return tuple(str(attribute.value) for attribute in attributes)
+
+
+def _key_text(cert: x509.Certificate) -> str:
+    try:
+        key = cert.public_key()
+    except UnsupportedAlgorithm:
+        return f"unknown ({cert.public_key_algorithm_oid.dotted_string})"
+    kind = type(key).__name__.removesuffix("PublicKey")
+    if isinstance(key, ec.EllipticCurvePublicKey):
+        return f"{kind} {key.curve.name}"
+    if isinstance(key, rsa.RSAPublicKey | dsa.DSAPublicKey):
+        return f"{kind} {key.key_size}"
+    return kind
+
+
+def _is_ca(extensions: x509.Extensions) -> bool:
+    constraints = _extension(extensions, x509.BasicConstraints)
+    return constraints is not None and constraints.ca
+
+
+def _is_self_signed(cert: x509.Certificate) -> bool:
+    if cert.issuer != cert.subject:
+        return False
+    try:
+        cert.verify_directly_issued_by(cert)
+    except InvalidSignature:
+        return False
+    except (ValueError, TypeError, UnsupportedAlgorithm):
+        # The algorithm or the key is one that `cryptography` does not check, SHA-1 above all: many
+        # old devices and a fifth of the public roots use it. Then the equal names have to do.
+        return True
+    return True
+
+
+def _extension(extensions: x509.Extensions, kind: type[E]) -> E | None:
+    try:
+        return extensions.get_extension_for_class(kind).value
+    except x509.ExtensionNotFound:
+        return None
+
+
+def _escape(text: str) -> str:
+    """Make control characters visible: what a stranger wrote ends up in mails and on screens."""
+    return "".join(
+        character if character.isprintable() else ascii(character)[1:-1] for character in text
+    )
+
+
+# --- trust ---------------------------------------------------------------------------------------
+
+
+class TrustError(Exception):
+    """A trust store cannot be used; the text says which and why."""
+
+
+@dataclass(frozen=True)
+class TrustStore:
+    """Trust anchors: a path that reaches any one of them is trusted (RFC 5280 section 6.1.1).
+
+    An anchor need not be self-signed: an intermediate or a server's own certificate may be named.
+    """
+
+    anchors: tuple[x509.Certificate, ...]
+    openssl_anchors: tuple[crypto.X509, ...]
+
+
+def system_bundle() -> Path:
+    """Return the file that holds this system's trust anchors, for `load_trust`.
+
+    OpenSSL's own default and the variable SSL_CERT_FILE decide. Raises TrustError if it is missing.
+    """
+    found = ssl.get_default_verify_paths()
+    if not found.cafile:
+        raise TrustError(
+            f"{found.openssl_cafile}: this system has no CA bundle there,"
+            f" install one or name it in {found.openssl_cafile_env}"
+        )
+    return Path(found.cafile)
+
+
+def load_trust(paths: Iterable[Path]) -> TrustStore:
+    """Return the trust anchors of all the PEM files in `paths`.
+
+    Raises TrustError when a file is missing or unreadable, or holds no certificate or a damaged
+    one.
+    """
+    stores = [_load_file(path) for path in paths]
+    return TrustStore(
+        anchors=tuple(anchor for store in stores for anchor in store.anchors),
+        openssl_anchors=tuple(anchor for store in stores for anchor in store.openssl_anchors),
+    )
+
+
+def _load_file(path: Path) -> TrustStore:
+    try:
+        return parse_trust(path.read_bytes())
+    except OSError as error:
+        raise TrustError(f"{path}: {error.strerror}") from error
+    except TrustError as error:
+        raise TrustError(f"{path}: {error}") from error
+
+
+# A system's bundle takes some 15 ms to parse, and serves thousands of endpoints unchanged.
+@functools.lru_cache(maxsize=16)
+def parse_trust(pem: bytes) -> TrustStore:
+    """Return the trust anchors in a PEM bundle.
+
+    Raises TrustError when it holds no certificate or a damaged one.
+    """
+    try:
+        anchors = tuple(x509.load_pem_x509_certificates(pem))
+        openssl_anchors = tuple(crypto.X509.from_cryptography(anchor) for anchor in anchors)
+    except (ValueError, x509.InvalidVersion, crypto.Error) as error:
+        raise TrustError(f"no usable CA certificates ({error})") from error
+    return TrustStore(anchors, openssl_anchors)
+
+
+# --- verify --------------------------------------------------------------------------------------
+
+
+class Validity(StrEnum):
+    """What a client would say of a chain."""
+
+    VALID = "valid"
+    EXPIRED = "expired"
+    NOT_YET_VALID = "not_yet_valid"
+    SELF_SIGNED = "self_signed"
+    UNKNOWN_ISSUER = "unknown_issuer"
+    MISSING_INTERMEDIATE = "missing_intermediate"
+    NAME_MISMATCH = "name_mismatch"
+    INVALID = "invalid"
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """The result, and for the operator a reason that names the certificate and its depth."""
+
+    result: Validity
+    reason: str
+
+
+# What cryptography and OpenSSL raise when they look at a damaged part of a certificate.
+_UNDECODABLE = (
+    ValueError,
+    UnsupportedAlgorithm,
+    x509.DuplicateExtension,
+    x509.UnsupportedGeneralNameType,
+    crypto.Error,
+)
+
+
+def verify(
+    chain: Sequence[x509.Certificate], *, name: str, trust: TrustStore, at: dt.datetime
+) -> Verdict:
+    """Judge a presented chain (leaf first, the others in any order) as a TLS client would.
+
+    `name` is the host name or IP address that the leaf has to be for, `at` an aware time.
+
+    When several things are wrong the result is the first of them in the order in which OpenSSL
+    reports them, and the reason tells them all:
+
+    1. the path: SELF_SIGNED, UNKNOWN_ISSUER, MISSING_INTERMEDIATE, INVALID;
+    2. the name: NAME_MISMATCH;
+    3. the time: NOT_YET_VALID, EXPIRED.
+
+    So an expired certificate for another name is a NAME_MISMATCH: renewing it would not help.
+    Revocation is not looked up, and weak keys and hashes are left to the reader of `describe`.
+    """
+    if not chain:
+        return Verdict(Validity.INVALID, "No certificate was presented.")
+    try:
+        path, findings = _build_path(chain, trust, at)
+        findings += _purpose_findings(path)
+        findings += _name_findings(chain[0], name)
+        findings += _time_findings(chain[0], at)
+    except _UNDECODABLE as error:
+        return Verdict(
+            Validity.INVALID,
+            "A part of the server's certificate (depth 0) or of its chain cannot be decoded"
+            f" ({_escape(str(error))}).",
+        )
+    if not findings:
+        anchor = _name_text(path[-1].subject)
+        return Verdict(
+            Validity.VALID,
+            f"A path of {len(path)} certificates leads from {_who(path[0], 0)} to the trust anchor"
+            f" {anchor}.",
+        )
+    findings.sort(key=lambda finding: _rank(finding.result))
+    # OpenSSL may have found what our own look at the leaf finds again.
+    reasons = dict.fromkeys(finding.reason for finding in findings)
+    return Verdict(findings[0].result, " ".join(reasons))
+
+
+def _rank(result: Validity) -> int:
+    if result is Validity.NAME_MISMATCH:
+        return 1
+    return 2 if result in (Validity.NOT_YET_VALID, Validity.EXPIRED) else 0
+
+
+def _build_path(
+    chain: Sequence[x509.Certificate], trust: TrustStore, at: dt.datetime
+) -> tuple[list[x509.Certificate], list[Verdict]]:
+    """Return the path from leaf to anchor, or the leaf alone and what is wrong with its path."""
+    store = crypto.X509Store()
+    store.set_flags(crypto.X509StoreFlags.PARTIAL_CHAIN)
+    store.set_time(at.astimezone(dt.UTC))
+    for anchor in trust.openssl_anchors:
+        store.add_cert(anchor)
+    leaf, *others = (crypto.X509.from_cryptography(cert) for cert in chain)
+    try:
+        path = crypto.X509StoreContext(store, leaf, others).get_verified_chain()
+    except crypto.X509StoreContextError as error:
+        return [chain[0]], [_path_finding(error, chain, trust)]
+    return [cert.to_cryptography() for cert in path], []
+
+
+def _path_finding(
+    error: crypto.X509StoreContextError, chain: Sequence[x509.Certificate], trust: TrustStore
+) -> Verdict:
+    code, depth, message = error.errors
+    cert = error.certificate.to_cryptography()
+    who = _who(cert, depth)
+    match code:
+        case Code.ERR_CERT_HAS_EXPIRED:
+            return _expired(cert, depth)
+        case Code.ERR_CERT_NOT_YET_VALID:
+            return _not_yet_valid(cert, depth)
+        case Code.ERR_DEPTH_ZERO_SELF_SIGNED_CERT:
+            return Verdict(
+                Validity.SELF_SIGNED, f"{_start(who)} is self-signed and no trust anchor."
+            )
+        case Code.ERR_SELF_SIGNED_CERT_IN_CHAIN:
+            return Verdict(
+                Validity.UNKNOWN_ISSUER, f"The chain ends at {who}, which is no trust anchor."
+            )
+        case (
+            Code.ERR_UNABLE_TO_GET_ISSUER_CERT
+            | Code.ERR_UNABLE_TO_GET_ISSUER_CERT_LOCALLY
+            | Code.ERR_UNABLE_TO_VERIFY_LEAF_SIGNATURE
+        ):
+            return _issuer_finding(cert, depth, chain, trust)
+        case _:
+            return Verdict(Validity.INVALID, f"{_start(who)} is not acceptable: {message}.")
+
+
+def _issuer_finding(
+    cert: x509.Certificate, depth: int, chain: Sequence[x509.Certificate], trust: TrustStore
+) -> Verdict:
+    """Tell a server that forgets its intermediate from an authority that nobody here knows.
+
+    Neither is provable without the missing certificate. An intermediate is missing when nothing
+    was presented above the leaf and one of these hints at a hierarchy: the leaf says where its
+    issuer can be downloaded (RFC 5280 section 4.2.2.1), other certificates were presented, or a
+    trust anchor belongs to the organisation of the issuer.
+    """
+    who, issuer = _start(_who(cert, depth)), _name_text(cert.issuer)
+    if any(other.subject == cert.issuer for other in chain):
+        issuer += " (what was presented under that name has another key or is damaged)"
+    organisations = {name for anchor in trust.anchors for name in _organisations(anchor.subject)}
+    if depth == 0 and (
+        len(chain) > 1 or _has_ca_issuers(cert) or organisations & _organisations(cert.issuer)
+    ):
+        return Verdict(
+            Validity.MISSING_INTERMEDIATE,
+            f"{who} was issued by {issuer}, which is neither presented nor a trust anchor:"
+            " the server should send its intermediate certificates.",
+        )
+    return Verdict(
+        Validity.UNKNOWN_ISSUER,
+        f"{who} was issued by {issuer}, which is no trust anchor: if that authority is to be"
+        " trusted, add it to the CA bundle.",
+    )
+
+
+def _has_ca_issuers(cert: x509.Certificate) -> bool:
+    accesses = _extension(cert.extensions, x509.AuthorityInformationAccess) or ()
+    return any(
+        access.access_method == AuthorityInformationAccessOID.CA_ISSUERS for access in accesses
+    )
+
+
+def _organisations(name: x509.Name) -> set[str | bytes]:
+    return {a.value for a in name.get_attributes_for_oid(NameOID.ORGANIZATION_NAME)}
+
+
+def _purpose_findings(path: Sequence[x509.Certificate]) -> list[Verdict]:
+    """Check that the path may be used for a TLS server, as `openssl verify -purpose sslserver`.
+
+    pyOpenSSL has no public call that makes OpenSSL check it.
+    """
+    findings = []
+    for depth, cert in enumerate(path):
+        usages = _extension(cert.extensions, x509.ExtendedKeyUsage)
+        if usages is not None and ExtendedKeyUsageOID.SERVER_AUTH not in usages:
+            findings.append(
+                Verdict(
+                    Validity.INVALID,
+                    f"{_start(_who(cert, depth))} is not meant for TLS servers"
+                    " (its extended key usage lacks serverAuth).",
+                )
+            )
+    usage = _extension(path[0].extensions, x509.KeyUsage)
+    if usage and not (usage.digital_signature or usage.key_encipherment or usage.key_agreement):
+        findings.append(
+            Verdict(
+                Validity.INVALID,
+                f"{_start(_who(path[0], 0))} is not meant for TLS (its key usage allows neither"
+                " signatures nor key exchange).",
+            )
+        )
+    return findings
+
+
+def _time_findings(leaf: x509.Certificate, at: dt.datetime) -> list[Verdict]:
+    if at > leaf.not_valid_after_utc:
+        return [_expired(leaf, 0)]
+    return [_not_yet_valid(leaf, 0)] if at < leaf.not_valid_before_utc else []
+
+
+def _expired(cert: x509.Certificate, depth: int) -> Verdict:
+    when = f"{cert.not_valid_after_utc:%Y-%m-%d %H:%M} UTC"
+    return Verdict(Validity.EXPIRED, f"{_start(_who(cert, depth))} expired on {when}.")
+
+
+def _not_yet_valid(cert: x509.Certificate, depth: int) -> Verdict:
+    when = f"{cert.not_valid_before_utc:%Y-%m-%d %H:%M} UTC"
+    return Verdict(Validity.NOT_YET_VALID, f"{_start(_who(cert, depth))} is valid from {when} on.")
+
+
+def _who(cert: x509.Certificate, depth: int) -> str:
+    role = "the CA certificate" if depth else "the server's certificate"
+    return f"{role} (depth {depth}, {_name_text(cert.subject)})"
+
+
+def _start(sentence: str) -> str:
+    return sentence[0].upper() + sentence[1:]
+
+
+def _name_text(name: x509.Name) -> str:
+    return _escape(name.rfc4514_string()) or "empty name"
+
+
+# --- names ---------------------------------------------------------------------------------------
+
+
+def _name_findings(leaf: x509.Certificate, name: str) -> list[Verdict]:
+    if _matches(leaf, name):
+        return []
+    listed = ", ".join(_escape(text) for text in _san_texts(leaf.extensions)) or "none"
+    return [
+        Verdict(
+            Validity.NAME_MISMATCH,
+            f"{_start(_who(leaf, 0))} is not for {_escape(name)}, its names are: {listed}.",
+        )
+    ]
+
+
+def _matches(leaf: x509.Certificate, name: str) -> bool:
+    """RFC 9525 section 6: subject alternative names only, the common name does not count."""
+    san = _extension(leaf.extensions, x509.SubjectAlternativeName) or ()
+    try:
+        wanted = ipaddress.ip_address(name)
+    except ValueError:
+        pass
+    else:
+        return any(entry.value == wanted for entry in san if isinstance(entry, x509.IPAddress))
+    try:
+        host = a_label(name)
+    except ValueError:
+        return False
+    return any(_dns_matches(entry.value, host) for entry in san if isinstance(entry, x509.DNSName))
+
+
+def _dns_matches(pattern: str, host: str) -> bool:
+    """RFC 9525 section 6.3: a wildcard is the whole first label and stands for exactly one.
+
+    As in OpenSSL and browsers, a wildcard right below a top-level domain matches nothing.
+    """
+    pattern = pattern.lower()
+    first, _, parent = pattern.partition(".")
+    if first != "*":
+        return pattern == host
+    return "." in parent and host.partition(".")[2] == parent

@@ -1,0 +1,22 @@
+# The stack in containers: the Makefile includes this where a Docker engine answers.
+
+COMPOSE = docker compose --env-file env/$(SITE).env
+
+up:
+	@echo "== a Docker engine answers: the site $(SITE) runs in containers"
+	@docker/containers/stack up $(SITE)
+
+site passwords:
+	@docker/containers/stack $@ $(SITE)
+
+down:
+	@$(COMPOSE) down
+
+logs:
+	@$(COMPOSE) logs --follow --tail 100 $(S)
+
+status:
+	@$(COMPOSE) ps --all --format 'table {{.Service}}\t{{.Status}}\t{{.Ports}}'
+
+mail:
+	@$(COMPOSE) exec -T catcher python3 -m soc.notify.catcher show

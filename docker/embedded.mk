@@ -1,0 +1,14 @@
+# The stack without containers: the Makefile includes this where no Docker engine answers.
+
+up:
+	@echo "== $(if $(filter command environment,$(origin STACK)),STACK=embedded,no Docker engine answers): the site $(SITE) runs on SQLite and a broker of files, on loopback only, for a look and for development"
+	@PYTHON="$(PYTHON)" docker/embedded/stack up "$(SITE)"
+
+site:
+	@PYTHON="$(PYTHON)" docker/embedded/stack site "$(SITE)"
+
+down status passwords mail:
+	@docker/embedded/stack $@ "$(SITE)"
+
+logs:
+	@docker/embedded/stack logs "$(SITE)" $(S)

@@ -1,0 +1,178 @@
+"""The site generator: strong, private, kept, and refused when it was weakened."""
+
+import json
+import shutil
+import stat
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+from cryptography import x509
+from cryptography.x509.verification import PolicyBuilder, Store
+
+from soc import environment
+from soc.core import broker, pki, site
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+
+
+@pytest.fixture
+def new_site(tmp_path: Path) -> site.Site:
+    shutil.copy(REPOSITORY / "env" / "example.env", tmp_path)
+    made = site.Site("local", tmp_path)
+    site.create(made, "containers", {})
+    site.render(made)
+    return made
+
+
+def certificate(path: Path) -> x509.Certificate:
+    return x509.load_pem_x509_certificate(path.read_bytes())
+
+
+def contents(made: site.Site) -> dict[Path, bytes]:
+    return {path: path.read_bytes() for path in made.folder.rglob("*") if path.is_file()}
+
+
+def test_a_new_local_site_can_start_at_once(new_site: site.Site) -> None:
+    assert site.problems(new_site, "containers", ports=False) == []
+
+
+def test_a_new_real_site_says_what_is_left_to_do(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shutil.copy(REPOSITORY / "env" / "example.env", tmp_path)
+    arguments = ["vancouver", "--root", str(tmp_path), "--stack", "embedded"]
+    assert site.main(["create", *arguments]) == 0
+    assert "still to do: SOC_SMTP_HOST is missing" in capsys.readouterr().out
+    assert site.main(["prepare", *arguments]) == 1
+    assert "SOC_MAIL_TO is missing" in capsys.readouterr().err
+
+
+def test_nothing_can_be_read_by_others(new_site: site.Site) -> None:
+    assert stat.S_IMODE(new_site.folder.stat().st_mode) == 0o700
+    for path in [new_site.env_file, *contents(new_site)]:
+        assert stat.S_IMODE(path.stat().st_mode) == 0o600, path
+
+
+def test_two_sites_share_no_secret(new_site: site.Site) -> None:
+    other = site.Site("other", new_site.root)
+    site.create(other, "containers", {})
+    site.render(other)
+    secrets = {
+        path.read_text()
+        for made in (new_site, other)
+        for service, names in site._SECRETS.items()
+        for path in (made.folder / service / name for name in names)
+    }
+    assert len(secrets) == 2 * sum(len(names) for names in site._SECRETS.values())
+
+
+def test_rendering_again_changes_nothing(new_site: site.Site) -> None:
+    before = contents(new_site)
+    site.render(new_site)
+    assert contents(new_site) == before
+
+
+def test_an_existing_env_file_is_kept(new_site: site.Site) -> None:
+    text = new_site.env_file.read_text()
+    assert not site.create(new_site, "containers", {})
+    assert new_site.env_file.read_text() == text
+
+
+def test_overrides_change_their_lines_only(new_site: site.Site) -> None:
+    before = new_site.env_file.read_text()
+    site.change(new_site, {"MARIADB_IMAGE": "mariadb:11.8.9"})
+    assert new_site.env_file.read_text() == before.replace(
+        "MARIADB_IMAGE=mariadb:11.8\n", "MARIADB_IMAGE=mariadb:11.8.9\n"
+    )
+
+
+@pytest.mark.parametrize("weak", ["short", "a" * 50, "change-me-change-me-change-me-123"])
+def test_a_weak_secret_is_refused(new_site: site.Site, weak: str) -> None:
+    (new_site.folder / "web" / "secret_key").write_text(weak)
+    with pytest.raises(environment.EnvironmentProblem, match="secret_key is weak"):
+        site.render(new_site)
+
+
+def test_every_service_has_a_certificate_of_the_site(new_site: site.Site) -> None:
+    authority = certificate(new_site.folder / "ca" / "ca.pem")
+    for service in site.SERVICES:
+        leaf = certificate(new_site.folder / service / "cert.pem")
+        verifier = PolicyBuilder().store(Store([authority]))
+        verifier.build_server_verifier(x509.DNSName(service)).verify(leaf, [])
+        with pytest.raises(x509.verification.VerificationError):
+            verifier.build_server_verifier(x509.DNSName("elsewhere")).verify(leaf, [])
+
+
+def test_no_service_gets_the_key_of_the_authority(new_site: site.Site) -> None:
+    key = (new_site.folder / "ca" / "ca.key").read_bytes()
+    holders = [path for path, content in contents(new_site).items() if key in content]
+    assert holders == [new_site.folder / "ca" / "ca.key"]
+
+
+def test_a_certificate_is_renewed_near_its_end_and_for_new_names(new_site: site.Site) -> None:
+    folder = new_site.folder / "web"
+    first = certificate(folder / "cert.pem")
+    site.change(new_site, {"SOC_HOSTNAMES": "soc.health.internal"})
+    site.render(new_site)
+    renamed = certificate(folder / "cert.pem")
+    assert "soc.health.internal" in pki.names(renamed)
+    assert first.serial_number != renamed.serial_number
+
+    authority = pki.Identity.load(
+        new_site.folder / "ca" / "ca.pem", new_site.folder / "ca" / "ca.key"
+    )
+    names = pki.names(renamed)
+    dying = pki.issue(authority, "web", names, lifetime=timedelta(seconds=30))
+    (folder / "cert.pem").write_bytes(dying.certificate_pem)
+    site.render(new_site)
+    renewed = certificate(folder / "cert.pem")
+    assert renewed.not_valid_after_utc - datetime.now(UTC) > timedelta(days=300)
+
+
+def test_the_catcher_shows_an_expiry_soon(new_site: site.Site) -> None:
+    left = certificate(
+        new_site.folder / "catcher" / "cert.pem"
+    ).not_valid_after_utc - datetime.now(UTC)
+    assert timedelta(days=18) < left < timedelta(days=21)
+
+
+def test_only_flower_and_the_sampler_can_ask_the_management_api(new_site: site.Site) -> None:
+    password = (new_site.folder / "flower" / "monitor_password").read_bytes()
+    holders = {p.parent.name for p, content in contents(new_site).items() if password in content}
+    assert holders == {"flower", site.SAMPLER}
+    users = json.loads((new_site.folder / "rabbitmq" / "definitions.json").read_text())["users"]
+    hashed = next(user["password_hash"] for user in users if user["name"] == "monitor")
+    assert broker.is_hash_of(hashed, password.decode())
+    assert not broker.is_hash_of(hashed, "guess")
+
+
+def test_only_migrate_owns_the_database(new_site: site.Site) -> None:
+    users = {
+        service: (new_site.folder / service / "database.cnf").read_text()
+        for service in site.APP_SERVICES
+    }
+    owners = {service for service, text in users.items() if f"user={site.DATABASE_OWNER}" in text}
+    assert owners == {"migrate"}
+
+
+def test_a_taken_port_is_named(new_site: site.Site) -> None:
+    import socket
+
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        site.change(new_site, {"SOC_WEB_PORT": str(taken.getsockname()[1])})
+        (problem,) = site.problems(new_site, "containers", ports=True)
+    assert problem.startswith("SOC_WEB_PORT=")
+    assert "choose another in env/local.env" in problem
+
+
+def test_a_site_of_the_other_stack_is_refused(new_site: site.Site) -> None:
+    (problem,) = site.problems(new_site, "embedded", ports=False)
+    assert "this is the embedded stack" in problem
+
+
+def test_a_bad_site_name_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert site.main(["create", "../elsewhere", "--root", str(tmp_path)]) == 2
+    assert "not a name" in capsys.readouterr().err
