@@ -1,13 +1,13 @@
 # The stack in containers: the Makefile includes this where a Docker engine answers.
 
-COMPOSE = docker compose --env-file env/$(SITE).env
-
 up:
 	@echo "== a Docker engine answers: the site $(SITE) runs in containers"
 	@docker/containers/stack up $(SITE)
 
 site passwords:
 	@docker/containers/stack $@ $(SITE)
+
+COMPOSE = docker/containers/stack compose $(SITE)
 
 down:
 	@$(COMPOSE) down

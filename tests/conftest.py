@@ -5,6 +5,7 @@ import shutil
 import tempfile
 from pathlib import Path
 
+import django
 import pytest
 
 REPOSITORY = Path(__file__).resolve().parent.parent
@@ -32,6 +33,7 @@ def _become_a_process_of_a_site() -> Path:
 
 # Before Django's settings are read, and so at import.
 _SITE_ROOT = _become_a_process_of_a_site()
+django.setup()
 
 
 def pytest_unconfigure() -> None:

@@ -31,10 +31,15 @@ MOST_SCHEDULES = 200
 NEXT_RUNS = 8
 MOST_FAILURES = 10
 SENT_SHOWN = 5
+MAIL_SHOWN_FOR = timedelta(days=7)
+"""Keeps the few mails that failed from being searched for among all that were sent."""
+
 LONGEST_BAR = 90
 """Days left that fill the bar of a certificate."""
 
 _WIDTH, _HEIGHT = 120, 32
+_LEAST_SCALE = 10
+"""The depth that fills a sparkline at least: one waiting message must not look like a storm."""
 
 Status = Endpoint.Status
 TONES = {
@@ -184,7 +189,7 @@ def read(now: datetime) -> Board:
         sampled_at=max((state.sampled_at for state in states if state.sampled_at), default=None),
         beat=read_beat(now, workers.get("beat", [])),
         certificates=read_certificates(now),
-        failures=read_failures(),
+        failures=read_failures(now),
     )
 
 
@@ -248,7 +253,7 @@ def sparkline(now: datetime, samples: Iterable[QueueSample], highest: int) -> st
     parts = []
     for minute, depth in sorted(minutes.items()):
         x = minute * _WIDTH / 60
-        y = _HEIGHT - 1 - depth / max(highest, 1) * (_HEIGHT - 2)
+        y = _HEIGHT - 1 - depth / max(highest, _LEAST_SCALE) * (_HEIGHT - 2)
         # A line of no length is a dot: a minute without neighbours shows too.
         parts.append(f"L{x:g} {y:.1f}" if minute - 1 in minutes else f"M{x:g} {y:.1f}h0")
     return " ".join(parts)
@@ -306,7 +311,7 @@ def _worst(watched: QuerySet[Endpoint]) -> QuerySet[Endpoint]:
 
 
 def _endpoint_row(now: datetime, endpoint: Endpoint) -> EndpointRow:
-    certificate = endpoint.certificate
+    status, certificate = Status(endpoint.status), endpoint.certificate
     expires = certificate.not_after if certificate else None
     days = (expires - now).days if expires else None
     return EndpointRow(
@@ -314,12 +319,13 @@ def _endpoint_row(now: datetime, endpoint: Endpoint) -> EndpointRow:
         name=str(endpoint),
         link=reverse("admin:ssl_certs_endpoint_change", args=[endpoint.pk]),
         label=endpoint.get_status_display(),
-        tone=TONES[Status(endpoint.status)],
+        tone=TONES[status],
         days=days,
         bar=round(100 * min(max(days or 0, 0), LONGEST_BAR) / LONGEST_BAR),
         expires=expires,
         issuer=certificate.issuer if certificate else "",
-        reason=endpoint.reason,
+        # The other statuses say no more than the days left.
+        reason=endpoint.reason if status in (Status.INVALID, Status.UNREACHABLE) else "",
         scanned_at=endpoint.scanned_at,
     )
 
@@ -327,11 +333,12 @@ def _endpoint_row(now: datetime, endpoint: Endpoint) -> EndpointRow:
 # --- Failures and mail --------------------------------------------------------------------------
 
 
-def read_failures() -> Failures:
+def read_failures(now: datetime) -> Failures:
     """Return the last failed tasks, the mails that do not get out and the last that did."""
     state = OutboundMail.State
     # The bodies of the mails stay in the database; the board shows the envelope.
-    mails = OutboundMail.objects.defer("text", "html").order_by("-created_at")
+    lately = OutboundMail.objects.filter(created_at__gt=now - MAIL_SHOWN_FOR)
+    mails = lately.defer("text", "html").order_by("-created_at")
     stuck = Q(state=state.FAILED) | Q(state__in=[state.QUEUED, state.SENDING]) & ~Q(last_error="")
     return Failures(
         tasks=list(TaskFailure.objects.defer("traceback", "arguments")[:MOST_FAILURES]),

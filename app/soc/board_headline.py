@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import datetime, timedelta
 
 from django.utils.timesince import timesince
 
@@ -52,7 +52,7 @@ def _sampling(board: Board) -> Iterator[Trouble]:
     if board.sampled_at is None:
         yield Trouble("bad", f"No queue sample in the last hour: {question}", "queues")
     elif board.now - board.sampled_at >= SAMPLE_IS_OLD:
-        age = timesince(board.sampled_at, board.now)
+        age = _age(board, board.sampled_at)
         yield Trouble("bad", f"No queue sample for {age}: {question}", "queues")
 
 
@@ -61,7 +61,7 @@ def _queue(board: Board, state: QueueState) -> Iterator[Trouble]:
     if not state.workers:
         yield Trouble("bad", f"{worker} has not been heard of: nothing empties {name}.", "queues")
     elif not state.alive:
-        silence = timesince(state.workers[0].seen_at, board.now)
+        silence = _age(board, state.workers[0].seen_at)
         text = f"{worker} has been silent for {silence}: nothing empties {name}."
         yield Trouble("bad", text, "queues")
     elif state.consumers == 0:
@@ -78,7 +78,7 @@ def _beat(board: Board) -> Iterator[Trouble]:
     if not board.beat.workers:
         yield Trouble("bad", "Beat has not been heard of: no schedule runs.", "beat")
     elif not board.beat.alive:
-        silence = timesince(board.beat.workers[0].seen_at, board.now)
+        silence = _age(board, board.beat.workers[0].seen_at)
         yield Trouble("bad", f"Beat has been silent for {silence}: no schedule runs.", "beat")
 
 
@@ -113,6 +113,11 @@ def _failures(board: Board) -> Iterator[Trouble]:
     waiting = sum(mail.state != OutboundMail.State.FAILED for mail in failures.unsent)
     if waiting:
         yield Trouble("warn", f"{_at_least(waiting, 'mail')} could not be sent yet.", "mail")
+
+
+def _age(board: Board, moment: datetime) -> str:
+    seconds = round((board.now - moment).total_seconds())
+    return f"{seconds} s" if seconds < 120 else timesince(moment, board.now)
 
 
 def _count(number: int, noun: str) -> str:

@@ -31,13 +31,13 @@ class Task(celery.Task):
     retry_jitter = True
     max_retries = 8
 
-    def apply_async(self, *args: Any, **options: Any) -> Any:  # noqa: ANN401 (Celery's signature)
+    def apply_async(self, *args: Any, **options: Any) -> Any:
         """Publish the task; a message that no queue takes raises instead of vanishing."""
         options.setdefault("mandatory", True)
         return super().apply_async(*args, **options)
 
     def on_failure(
-        self, exc: Exception, task_id: str, args: Any, kwargs: Any, einfo: ExceptionInfo  # noqa: ANN401
+        self, exc: Exception, task_id: str, args: Any, kwargs: Any, einfo: ExceptionInfo
     ) -> None:
         """Record the failure; the log has it in any case."""
         from soc.core.models import TaskFailure

@@ -60,7 +60,7 @@ address = _matches(r"[0-9a-fA-F.:]+", "an IP address")
 mail_address = _matches(r"[^@\s<>,]+@[^@\s<>,]+", "a mail address")
 image = _matches(r".+:(?!latest$)[\w][\w.-]*", "an image with an exact tag (not latest)")
 cpus = _matches(r"(?=.*[1-9])\d{1,3}(\.\d{1,2})?", "a number of CPUs such as 0.20")
-memory = _matches(r"[1-9]\d*[mg]", "an amount of memory such as 256m")
+memory = _matches(r"[1-9]\d*[MG]", "an amount of memory such as 256M")
 count = _matches(r"[1-9]\d{0,6}", "a whole number above 0")
 
 

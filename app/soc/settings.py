@@ -111,6 +111,7 @@ TIME_ZONE = SITE["SOC_TIME_ZONE"]
 USE_TZ = True
 LANGUAGE_CODE = "en-gb"
 USE_I18N = False
+FORMAT_MODULE_PATH = ["soc.formats"]
 
 # --- Static files and security ---------------------------------------------------------------
 STATIC_URL = "static/"
@@ -167,6 +168,8 @@ CELERY_TASK_DEFAULT_QUEUE = "shared"
 CELERY_TASK_SERIALIZER = "json"
 CELERY_ACCEPT_CONTENT = ["json"]
 CELERY_TASK_IGNORE_RESULT = True
+# Without results there is nothing for Celery's own clean-up schedule to do.
+CELERY_RESULT_EXPIRES = None
 CELERY_TASK_ACKS_LATE = True
 CELERY_TASK_REJECT_ON_WORKER_LOST = True
 CELERY_TASK_SEND_SENT_EVENT = False

@@ -1,6 +1,6 @@
 """Starts the worker of one queue with the options that the catalogue gives it.
 
-    python -m soc.worker email
+python -m soc.worker email
 """
 
 import sys

@@ -1,4 +1,4 @@
-"""Waits until every program of the embedded stack runs and its web pages answer."""
+"""Waits until every program of the embedded stack does its work."""
 
 import os
 import ssl
@@ -24,22 +24,25 @@ def _programs() -> list[dict[str, Any]]:
 
 
 def _is_up(program: dict[str, Any]) -> bool:
-    """Tell whether a program runs; beat and the workers show by a file when they really do."""
+    """Tell whether a program does its work, which takes longer than being started."""
     name = program["name"]
-    alive = Path(os.environ["SOC_STATE"]) / f"alive-{name}"
-    shows = name == "beat" or name.startswith("worker-")
-    return program["statename"] == "RUNNING" and (alive.exists() or not shows)
+    if program["statename"] != "RUNNING":
+        return False
+    if name == "web":
+        return _answers(f"{os.environ['SOC_WEB_PORT']}/healthz")
+    if name == "flower":
+        return _answers(f"{os.environ['SOC_FLOWER_PORT']}/healthcheck")
+    if name == "beat" or name.startswith("worker-"):
+        return (Path(os.environ["SOC_STATE"]) / f"alive-{name}").exists()
+    return True
 
 
-def _web_answers() -> bool:
+def _answers(port_and_path: str) -> bool:
     authority = Path(os.environ["SOC_IDENTITY"]).parent / "ca" / "ca.pem"
-    url = f"https://localhost:{os.environ['SOC_WEB_PORT']}/healthz"
     context = ssl.create_default_context(cafile=authority)
-    opener = urllib.request.build_opener(
-        urllib.request.ProxyHandler({}), urllib.request.HTTPSHandler(context=context)
-    )
+    opener = urllib.request.build_opener(urllib.request.HTTPSHandler(context=context))
     try:
-        with opener.open(url, timeout=5):
+        with opener.open(f"https://localhost:{port_and_path}", timeout=5):
             return True
     except OSError:
         return False
@@ -47,7 +50,8 @@ def _web_answers() -> bool:
 
 def _show(failed: Iterable[dict[str, Any]]) -> None:
     for program in failed:
-        print(f"!! {program['name']} does not run: {program['description']}; the end of its log:")
+        state = f"{program['statename']}, {program['description']}"
+        print(f"!! {program['name']} does not work ({state}); the end of its log:")
         log = Path(program["stdout_logfile"]).read_text(encoding="utf-8", errors="replace")
         print("\n".join(log.splitlines()[-LOG_LINES:]))
 
@@ -57,17 +61,18 @@ def main() -> int:
     end = time.monotonic() + PATIENCE
     named: set[str] = set()
     while True:
-        programs = _programs()
+        # A program that this site does not use is stopped from the start.
+        programs = [p for p in _programs() if p["statename"] != "STOPPED"]
         up = {program["name"] for program in programs if _is_up(program)}
         for name in sorted(up - named):
             print(f"   {name} runs", flush=True)
         named |= up
-        # A program that this site does not use was never started.
-        down = [p for p in programs if p["name"] not in up and p["statename"] != "STOPPED"]
-        if not down and _web_answers():
+        down = [program for program in programs if program["name"] not in up]
+        if not down:
             return 0
-        if any(program["statename"] == "FATAL" for program in down) or time.monotonic() > end:
-            _show(down or [program for program in programs if program["name"] == "web"])
+        failed = [program for program in down if program["statename"] == "FATAL"]
+        if failed or time.monotonic() > end:
+            _show(failed or down)
             return 1
         time.sleep(0.5)
 

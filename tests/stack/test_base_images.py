@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 import subprocess
 import time
@@ -11,6 +10,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from harness import REPOSITORY
+
+from soc.environment import parse
 
 STAND_INS = {
     "python": "soc-offline/python:3.13",
@@ -25,7 +27,14 @@ APP_PASSWORD = 'app\'s \\ "word" $HOME'
 
 
 def configured_image(name: str) -> str:
-    return os.environ.get(f"{name.upper()}_IMAGE") or STAND_INS[name]
+    """The active site's image, or the one that `make up` would choose for a first site."""
+    variable = f"{name.upper()}_IMAGE"
+    for file in (REPOSITORY / ".env", REPOSITORY / "env" / "example.env"):
+        if file.exists():
+            image = parse(file.read_text())[0].get(variable, "")
+            if image and docker("image", "inspect", image, check=False).returncode == 0:
+                return image
+    return STAND_INS[name]
 
 
 def docker(
@@ -44,9 +53,9 @@ def has_docker() -> bool:
 
 
 def rabbitmq_images() -> list[str]:
-    """The configured one; with nothing configured, also the stand-ins of other series."""
+    """The configured one, and the stand-ins of other series that are there."""
     images = {configured_image("rabbitmq")}
-    if "RABBITMQ_IMAGE" not in os.environ and has_docker():
+    if has_docker():
         listing = docker("images", "--format={{.Repository}}:{{.Tag}}", "soc-offline/rabbitmq")
         images |= set(listing.stdout.split())
     return sorted(images)

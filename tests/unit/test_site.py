@@ -131,9 +131,9 @@ def test_a_certificate_is_renewed_near_its_end_and_for_new_names(new_site: site.
 
 
 def test_the_catcher_shows_an_expiry_soon(new_site: site.Site) -> None:
-    left = certificate(
-        new_site.folder / "catcher" / "cert.pem"
-    ).not_valid_after_utc - datetime.now(UTC)
+    left = certificate(new_site.folder / "catcher" / "cert.pem").not_valid_after_utc - datetime.now(
+        UTC
+    )
     assert timedelta(days=18) < left < timedelta(days=21)
 
 

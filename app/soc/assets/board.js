@@ -43,7 +43,7 @@ async function refresh() {
     show(await response.text());
     lost.hidden = true;
   } catch (error) {
-    lost.textContent = `Connection lost, last update ${text("refreshed")}. ${error.message}`;
+    lost.textContent = `Connection lost, last update ${text("refreshed")} (${error.message}).`;
     lost.hidden = false;
   }
 }

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Iterable
+from datetime import datetime
 from typing import Any
 
 from django import forms
@@ -12,7 +13,7 @@ from django.contrib.auth.models import Group, User
 from django.db import models
 from django.http import HttpRequest
 from django.utils import timezone
-from django.utils.html import format_html
+from django.utils.html import escape, format_html
 from django.utils.safestring import SafeString
 from django_celery_beat.models import (
     ClockedSchedule,
@@ -61,9 +62,15 @@ class ReadOnlyAdmin(ModelAdmin):
 
 def preformatted(text: str) -> SafeString:
     """Return a text for a page with its line breaks and blanks."""
+    # What a template made counts as safe though it is no HTML: escape it in any case.
     return format_html(
-        '<pre class="whitespace-pre-wrap break-all font-mono text-xs">{}</pre>', text
+        '<pre class="whitespace-pre-wrap break-all font-mono text-xs">{}</pre>', escape(text)
     )
+
+
+def local(moment: datetime) -> str:
+    """Return a moment in the site's time zone."""
+    return f"{timezone.localtime(moment):%Y-%m-%d %H:%M:%S %Z}"
 
 
 # --- Schedules ----------------------------------------------------------------------------------
@@ -85,10 +92,18 @@ class ScheduleForm(forms.ModelForm):
     )
 
     class Meta:
+        """No routing fields: the queue settles them."""
+
         model = PeriodicTask
-        # Routing follows from the queue; see above for solar schedules.
-        exclude = ("solar", "exchange", "routing_key", "priority", "headers")
-        widgets = {"description": UnfoldAdminTextareaWidget(attrs={"rows": 3})}
+        fields = (
+            *("name", "description", "enabled", "task", "queue", "args", "kwargs"),
+            *("interval", "crontab", "clocked", "one_off", "start_time"),
+            *("expire_seconds", "expires"),
+        )
+        widgets = {
+            name: UnfoldAdminTextareaWidget(attrs={"rows": 2})
+            for name in ("description", "args", "kwargs")
+        }
 
     def clean(self) -> dict[str, Any]:
         """Refuse what the system check of the schedules refuses."""
@@ -128,8 +143,7 @@ class PeriodicTaskAdmin(ModelAdmin):
 
     form = ScheduleForm
     list_display = (
-        *("title", "enabled", "in_words", "queue", "last_run", "next_run"),
-        "total_run_count",
+        *("title", "enabled", "in_words", "queue_name", "last_run", "next_run", "runs"),
     )
     list_filter = (KindFilter, "enabled", "queue", "one_off")
     list_filter_submit = True
@@ -138,7 +152,7 @@ class PeriodicTaskAdmin(ModelAdmin):
     search_fields = ("name", "task", "description")
     ordering = ("name",)
     actions = ("enable", "disable", "run_now")
-    readonly_fields = ("last_run", "next_run", "total_run_count")
+    readonly_fields = ("last_run", "next_run", "runs")
     fieldsets = (
         (None, {"fields": ("name", "description", "enabled")}),
         ("What", {"fields": ("task", "queue", "args", "kwargs")}),
@@ -157,7 +171,7 @@ class PeriodicTaskAdmin(ModelAdmin):
                 "fields": ("expire_seconds", "expires"),
             },
         ),
-        ("Runs", {"fields": ("last_run", "next_run", "total_run_count")}),
+        ("Runs", {"fields": (("last_run", "next_run"), "runs")}),
     )
 
     @display(description="Name", ordering="name", header=True)
@@ -171,13 +185,23 @@ class PeriodicTaskAdmin(ModelAdmin):
         if schedule.crontab:
             return schedule.crontab.human_readable
         if schedule.clocked:
-            return f"once, at {_local(schedule.clocked.clocked_time)}"
+            return f"once, at {local(schedule.clocked.clocked_time)}"
         return str(schedule.scheduler)
+
+    @display(description="Queue", ordering="queue")
+    def queue_name(self, schedule: PeriodicTask) -> str | None:
+        """Return the queue."""
+        return schedule.queue
+
+    @display(description="Runs", ordering="total_run_count")
+    def runs(self, schedule: PeriodicTask) -> int:
+        """Return how often beat has started the task."""
+        return schedule.total_run_count
 
     @display(description="Last run", ordering="last_run_at")
     def last_run(self, schedule: PeriodicTask) -> str:
         """Return the last run in the site's time zone."""
-        return _local(schedule.last_run_at) if schedule.last_run_at else "not yet"
+        return local(schedule.last_run_at) if schedule.last_run_at else "not yet"
 
     @display(description="Next run")
     def next_run(self, schedule: PeriodicTask) -> str:
@@ -185,7 +209,7 @@ class PeriodicTaskAdmin(ModelAdmin):
         if schedule.pk is None:
             return "not yet"
         at = next_run(schedule, timezone.now())
-        return _local(at) if at else "none"
+        return local(at) if at else "none"
 
     def delete_queryset(self, request: HttpRequest, queryset: models.QuerySet) -> None:
         """Delete schedules and tell beat once."""
@@ -204,13 +228,14 @@ class PeriodicTaskAdmin(ModelAdmin):
 
     def _switch(self, request: HttpRequest, queryset: models.QuerySet, *, enabled: bool) -> None:
         # Without its last run, a schedule that is enabled again does not make up for lost time.
-        count = queryset.update(enabled=enabled, last_run_at=None, date_changed=timezone.now())
+        others = queryset.filter(enabled=not enabled)
+        count = others.update(enabled=enabled, last_run_at=None, date_changed=timezone.now())
         PeriodicTasks.update_changed()
         self.message_user(request, f"{'Enabled' if enabled else 'Disabled'}: {count}.")
 
     @action(description="Run now", permissions=["change"])
     def run_now(self, request: HttpRequest, queryset: models.QuerySet) -> None:
-        """Request a run of each schedule; beat publishes it, so that no page waits on the broker."""
+        """Request a run of each; beat publishes it, so that no page waits on the broker."""
         asked = []
         for schedule in queryset:
             try:
@@ -223,10 +248,6 @@ class PeriodicTaskAdmin(ModelAdmin):
         if asked:
             text = f"Requested: {', '.join(asked)}. Beat will start it within 5 s."
             self.message_user(request, text, messages.SUCCESS)
-
-
-def _local(moment: Any) -> str:
-    return f"{timezone.localtime(moment):%Y-%m-%d %H:%M:%S %Z}"
 
 
 class UsedByInline(TabularInline):

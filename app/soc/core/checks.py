@@ -13,13 +13,12 @@ from soc.queues import BY_NAME
 
 
 @checks.register(checks.Tags.database)
-def check_schedules(databases: list[str] | None = None, **_: Any) -> list[checks.CheckMessage]:  # noqa: ANN401
+def check_schedules(databases: list[str] | None = None, **_: Any) -> list[checks.CheckMessage]:
     """Check that every enabled schedule names a task, a queue and arguments that exist."""
     from django_celery_beat.models import PeriodicTask
 
     if not databases:
         return []
-    app.loader.import_default_modules()
     try:
         schedules = list(PeriodicTask.objects.filter(enabled=True))
     except DatabaseError:
@@ -33,8 +32,9 @@ def check_schedules(databases: list[str] | None = None, **_: Any) -> list[checks
     ]
 
 
-def problems_of(schedule: Any) -> Iterator[str]:  # noqa: ANN401 (a PeriodicTask, historical or not)
+def problems_of(schedule: Any) -> Iterator[str]:
     """Yield what is wrong with one periodic task."""
+    app.loader.import_default_modules()
     task = app.tasks.get(schedule.task)
     if task is None:
         yield f"names the task {schedule.task!r}, which no application registers"

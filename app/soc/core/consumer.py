@@ -50,7 +50,7 @@ class Consumer(consumer.Consumer):
             Heart,
         )
 
-    def create_task_handler(self, *args: Any, **kwargs: Any) -> Callable[[Message], None]:  # noqa: ANN401
+    def create_task_handler(self, *args: Any, **kwargs: Any) -> Callable[[Message], None]:
         """Return Celery's handler, behind a check of the message's content type."""
         handle = super().create_task_handler(*args, **kwargs)
 

@@ -7,14 +7,12 @@ import urllib.request
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import timedelta
 
 from celery import Celery
 from django.conf import settings
 from django.utils import timezone
 
-from soc.core import liveness
-from soc.core.models import Heartbeat, QueueSample
+from soc.core.models import ALIVE_FOR, Heartbeat, QueueSample
 from soc.queues import QUEUES
 
 TIMEOUT = 10
@@ -63,9 +61,7 @@ def _of_management_api() -> Mapping[str, State]:
     """
     password = (settings.IDENTITY / "monitor_password").read_text(encoding="utf-8")
     credentials = base64.b64encode(f"monitor:{password}".encode()).decode()
-    request = urllib.request.Request(
-        _QUEUES_URL, headers={"Authorization": f"Basic {credentials}"}
-    )
+    request = urllib.request.Request(_QUEUES_URL, headers={"Authorization": f"Basic {credentials}"})
     context = ssl.create_default_context(cafile=settings.IDENTITY / "ca.pem")
     with urllib.request.urlopen(request, timeout=TIMEOUT, context=context) as response:
         queues = json.load(response)
@@ -81,10 +77,8 @@ def _of_management_api() -> Mapping[str, State]:
 
 def _of_file_system(app: Celery) -> Mapping[str, State]:
     """Count the message files, and as consumers, which it does not know, the workers alive."""
-    recent = timezone.now() - timedelta(seconds=3 * liveness.INTERVAL)
-    alive = Counter(
-        Heartbeat.objects.filter(seen_at__gte=recent).values_list("service", flat=True)
-    )
+    recent = Heartbeat.objects.filter(seen_at__gte=timezone.now() - ALIVE_FOR)
+    alive = Counter(recent.values_list("service", flat=True))
     with app.connection_for_read() as connection, connection.channel() as channel:
         return {
             queue.name: State(

@@ -13,7 +13,7 @@ class Scheduler(DatabaseScheduler):
 
     _recorded_at = float("-inf")
 
-    def tick(self, *args: Any, **kwargs: Any) -> float:  # noqa: ANN401 (Celery's signature)
+    def tick(self, *args: Any, **kwargs: Any) -> float:
         """Dispatch what is due and return the seconds until the next tick."""
         wait = super().tick(*args, **kwargs)
         liveness.alive_file().touch()

@@ -7,7 +7,7 @@ from django.http import HttpRequest, HttpResponse
 from django.shortcuts import get_object_or_404
 from django.template.response import TemplateResponse
 from django.utils import timezone
-from django.utils.html import format_html
+from django.utils.html import escape, format_html
 from django.utils.safestring import SafeString
 from unfold.admin import ModelAdmin
 from unfold.decorators import action, display
@@ -28,8 +28,9 @@ _SAMPLE = templates.Notice(
 def _framed(html: str) -> SafeString:
     """Return a mail's HTML in a frame that can run no script and reach nothing of the page."""
     return format_html(
-        '<iframe title="The mail as HTML" sandbox="" width="100%" height="480" srcdoc="{}"></iframe>',
-        html,
+        '<iframe title="The mail" sandbox="" width="100%" height="480" srcdoc="{}"></iframe>',
+        # A template's output counts as safe, which would close the attribute: always escape.
+        escape(html),
     )
 
 
@@ -83,10 +84,7 @@ class SubscriptionAdmin(ModelAdmin):
 class OutboundMailAdmin(ReadOnlyAdmin):
     """The outbox: every mail, sent or not."""
 
-    list_display = (
-        *("subject", "state_label", "recipient_list", "attempts", "created_at", "sent_at"),
-        "last_error",
-    )
+    list_display = ("envelope", "state_label", "attempts", "created_at", "last_error")
     list_filter = ("state", "subscription")
     list_fullwidth = True
     search_fields = ("subject", "recipients", "last_error", "message_id")
@@ -111,6 +109,11 @@ class OutboundMailAdmin(ReadOnlyAdmin):
         ),
         ("Content", {"fields": ("as_html", "as_text")}),
     )
+
+    @display(description="Mail", ordering="subject", header=True)
+    def envelope(self, mail: OutboundMail) -> list[str]:
+        """Return the subject, and the recipients beneath."""
+        return [mail.subject, self.recipient_list(mail)]
 
     @display(
         description="State",

@@ -1,7 +1,7 @@
 """A mail catcher for sites without a relay: it takes every mail and keeps it to be read.
 
-    python -m soc.notify.catcher           serve SMTP with STARTTLS
-    python -m soc.notify.catcher show      print the mails it holds
+python -m soc.notify.catcher           serve SMTP with STARTTLS
+python -m soc.notify.catcher show      print the mails it holds
 """
 
 import asyncio

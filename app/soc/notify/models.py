@@ -119,7 +119,9 @@ class OutboundMail(models.Model):
     state = models.CharField(max_length=10, choices=State, default=State.QUEUED)
     attempts = models.PositiveIntegerField(default=0)
     created_at = models.DateTimeField(default=timezone.now)
-    next_try_at = models.DateTimeField(default=timezone.now)
+    next_try_at = models.DateTimeField(
+        default=timezone.now, null=True, help_text="Empty when nothing is left to do."
+    )
     sent_at = models.DateTimeField(null=True)
     smtp_code = models.PositiveSmallIntegerField(null=True)
     last_error = models.TextField(blank=True)
@@ -130,7 +132,7 @@ class OutboundMail(models.Model):
         ordering = ("-created_at",)
         verbose_name = "mail"
         indexes = (
-            models.Index(fields=["state", "next_try_at"], name="mail_due"),
+            models.Index(fields=["next_try_at"], name="mail_due"),
             models.Index(fields=["created_at"], name="mail_age"),
         )
 

@@ -2,11 +2,11 @@
 
 import logging
 import random
-from collections.abc import Iterator
-from datetime import timedelta
+import time
+from datetime import datetime, timedelta
 
 from django.conf import settings
-from django.db import connection, transaction
+from django.db import OperationalError, connection, transaction
 from django.db.models import F
 from django.utils import timezone
 
@@ -18,6 +18,9 @@ BATCH = 20
 
 FIRST_RETRY = timedelta(seconds=30)
 LONGEST_RETRY = timedelta(minutes=30)
+
+PAUSES = (0.2, 1.0, 5.0, 10.0)
+"""Seconds between the attempts to mark a mail."""
 
 logger = logging.getLogger(__name__)
 
@@ -68,16 +71,14 @@ def _claim() -> list[OutboundMail]:
     """Claim some due mails for this worker.
 
     Two workers never claim the same row: a row that another is claiming is skipped, not waited
-    for. A claim whose worker died falls due again.
+    for. A claim whose worker died falls due again. The query reads one index in its order, so
+    that it locks the rows it takes and no more.
     """
     now = timezone.now()
     skip_locked = connection.features.has_select_for_update_skip_locked
     with transaction.atomic():
-        due = OutboundMail.objects.select_for_update(skip_locked=skip_locked).filter(
-            state__in=[OutboundMail.State.QUEUED, OutboundMail.State.SENDING],
-            next_try_at__lte=now,
-        )
-        mails = list(due.order_by("next_try_at")[:BATCH])
+        unlocked = OutboundMail.objects.select_for_update(skip_locked=skip_locked)
+        mails = list(unlocked.filter(next_try_at__lte=now).order_by("next_try_at")[:BATCH])
         OutboundMail.objects.filter(pk__in=[mail.pk for mail in mails]).update(
             state=OutboundMail.State.SENDING,
             next_try_at=now + CLAIM,
@@ -91,34 +92,49 @@ def _send(mail: OutboundMail) -> bool:
     try:
         smtp.deliver(mail)
     except smtp.Refused as error:
-        _mark(mail, state=OutboundMail.State.FAILED, smtp_code=error.code, last_error=str(error))
+        _settle(mail, OutboundMail.State.FAILED, smtp_code=error.code, last_error=str(error))
         logger.error("Mail %s to %s was refused: %s", mail.pk, mail.recipients, error)
         return False
     except smtp.Unavailable as error:
-        _mark(
+        _settle(
             mail,
-            state=OutboundMail.State.QUEUED,
+            OutboundMail.State.QUEUED,
             smtp_code=error.code,
             last_error=str(error),
             next_try_at=timezone.now() + _backoff(mail.attempts),
         )
         logger.warning("Mail %s waits for another try: %s", mail.pk, error)
         return False
-    _mark(mail, state=OutboundMail.State.SENT, sent_at=timezone.now(), smtp_code=250, last_error="")
+    _settle(mail, OutboundMail.State.SENT, sent_at=timezone.now(), smtp_code=250, last_error="")
     return True
 
 
-def _mark(mail: OutboundMail, **values: object) -> None:
-    OutboundMail.objects.filter(pk=mail.pk).update(**values)
+def _settle(
+    mail: OutboundMail,
+    state: OutboundMail.State,
+    *,
+    next_try_at: datetime | None = None,
+    **values: object,
+) -> None:
+    """Record what became of a mail, against a database that is away for a moment.
+
+    A mail that was sent and not marked would be sent again.
+    """
+    for pause in PAUSES:
+        try:
+            OutboundMail.objects.filter(pk=mail.pk).update(
+                state=state, next_try_at=next_try_at, **values
+            )
+        except OperationalError:
+            logger.exception("Mail %s is %s, but could not be marked yet", mail.pk, state)
+            connection.close()
+            time.sleep(pause)
+        else:
+            return
+    raise OperationalError(f"Mail {mail.pk} is {state}, but could not be marked")
 
 
 def _backoff(attempts: int) -> timedelta:
     """Return the time to the next try: doubled each time, with jitter against a stampede."""
     longest = min(FIRST_RETRY * 2 ** min(attempts, 10), LONGEST_RETRY)
     return longest * random.uniform(0.5, 1.0)
-
-
-def waiting() -> Iterator[OutboundMail]:
-    """Yield the mails that did not go out, those refused first."""
-    unsent = OutboundMail.objects.exclude(state=OutboundMail.State.SENT)
-    yield from unsent.order_by("state", "created_at")

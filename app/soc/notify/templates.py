@@ -15,8 +15,14 @@ TEXT = """{{ summary }}
 {{ link }}
 {% endif %}"""
 
-# An engine of its own: a subscription's template can neither include files nor load libraries.
-_ENGINE = Engine(libraries={}, builtins=["django.template.defaulttags"], autoescape=False)
+
+class _Confined(Engine):
+    """An engine whose templates can neither include files nor load libraries."""
+
+    default_builtins = ["django.template.defaulttags", "django.template.defaultfilters"]
+
+
+_ENGINE = _Confined(autoescape=False)
 
 
 @dataclass(frozen=True)

@@ -1,9 +1,11 @@
 """The admin's pages of the certificate tracker."""
 
+from collections.abc import Iterable
+from datetime import datetime
 from typing import Any
 
 from django.contrib import admin, messages
-from django.db.models import QuerySet
+from django.db.models import QuerySet, TextField
 from django.http import HttpRequest
 from django.utils import timezone
 from django.utils.html import format_html, format_html_join
@@ -11,6 +13,7 @@ from django.utils.safestring import SafeString
 from unfold.admin import ModelAdmin, TabularInline
 from unfold.contrib.filters.admin import RelatedDropdownFilter
 from unfold.decorators import action, display
+from unfold.widgets import UnfoldAdminTextareaWidget
 
 from soc.core.admin import ReadOnlyAdmin, preformatted
 from soc.core.schedules import request_run
@@ -37,6 +40,10 @@ def _days_left(certificate: Certificate | None) -> int | None:
     return (certificate.not_after - timezone.now()).days
 
 
+def _to_minute(moment: datetime) -> str:
+    return f"{timezone.localtime(moment):%Y-%m-%d %H:%M}"
+
+
 class ObservationInline(TabularInline):
     """The last scans of an endpoint."""
 
@@ -46,6 +53,7 @@ class ObservationInline(TabularInline):
         *("at", "outcome", "detail", "tls_version", "cipher", "address", "elapsed_ms"),
     )
     per_page = 20
+    hide_title = True
     extra = 0
     can_delete = False
 
@@ -58,9 +66,7 @@ class ObservationInline(TabularInline):
 class EndpointAdmin(ModelAdmin):
     """TLS endpoints to watch."""
 
-    list_display = (
-        *("name", "status_label", "days_left", "expires", "issuer", "scanned_at", "enabled"),
-    )
+    list_display = (*("name", "status_label", "days_left", "expires", "scanned", "enabled"),)
     list_filter = (
         *("status", "enabled", "starttls"),
         ("authority", RelatedDropdownFilter),
@@ -71,11 +77,12 @@ class EndpointAdmin(ModelAdmin):
     search_fields = ("host", "server_name", "notes", "certificate__subject")
     show_full_result_count = False
     autocomplete_fields = ("authority",)
+    formfield_overrides = {TextField: {"widget": UnfoldAdminTextareaWidget(attrs={"rows": 3})}}
     actions = ("scan_selected",)
     actions_submit_line = ("scan_now",)
     inlines = (ObservationInline,)
     readonly_fields = (
-        *("status_label", "reason", "status_since", "scanned_at", "next_scan_at", "failures"),
+        *("status_label", "reason", "status_since", "scanned", "next_scan_at", "failures"),
         *("certificate", "days_left", "expires", "issuer", "names", "key", "fingerprint"),
     )
     fieldsets = (
@@ -94,7 +101,7 @@ class EndpointAdmin(ModelAdmin):
             {
                 "fields": (
                     *("status_label", "reason", ("status_since", "failures")),
-                    ("scanned_at", "next_scan_at"),
+                    ("scanned", "next_scan_at"),
                 )
             },
         ),
@@ -117,10 +124,10 @@ class EndpointAdmin(ModelAdmin):
         """Return endpoints without the certificates' bodies, which no page of theirs shows."""
         return super().get_queryset(request).defer("certificate__pem")
 
-    @display(description="Endpoint", ordering="host")
-    def name(self, endpoint: Endpoint) -> str:
-        """Return host, port and server name."""
-        return str(endpoint)
+    @display(description="Endpoint and issuer", ordering="host", header=True)
+    def name(self, endpoint: Endpoint) -> list[str]:
+        """Return host, port and server name, and the issuer beneath."""
+        return [str(endpoint), self.issuer(endpoint) or "no certificate seen"]
 
     @display(description="Status", ordering="status", label=_LABELS)
     def status_label(self, endpoint: Endpoint) -> str:
@@ -133,9 +140,15 @@ class EndpointAdmin(ModelAdmin):
         return _days_left(endpoint.certificate)
 
     @display(description="Expires", ordering="certificate__not_after")
-    def expires(self, endpoint: Endpoint) -> Any:
+    def expires(self, endpoint: Endpoint) -> str | None:
         """Return when the certificate expires."""
-        return endpoint.certificate and endpoint.certificate.not_after
+        expires = endpoint.certificate and endpoint.certificate.not_after
+        return expires and _to_minute(expires)
+
+    @display(description="Last scan", ordering="scanned_at")
+    def scanned(self, endpoint: Endpoint) -> str | None:
+        """Return the time of the last scan."""
+        return endpoint.scanned_at and _to_minute(endpoint.scanned_at)
 
     @display(description="Issuer")
     def issuer(self, endpoint: Endpoint) -> str | None:
@@ -143,7 +156,7 @@ class EndpointAdmin(ModelAdmin):
         return endpoint.certificate and endpoint.certificate.issuer
 
     @display(description="Names")
-    def names(self, endpoint: Endpoint) -> SafeString | None:
+    def names(self, endpoint: Endpoint) -> str | None:
         """Return the names that the certificate is for."""
         return endpoint.certificate and _listed(endpoint.certificate.san)
 
@@ -209,17 +222,17 @@ class CertificateAdmin(ReadOnlyAdmin):
         return _days_left(certificate)
 
     @display(description="Names")
-    def names(self, certificate: Certificate) -> SafeString:
+    def names(self, certificate: Certificate) -> str:
         """Return the names that it is for."""
         return _listed(certificate.san)
 
     @display(description="Problems")
-    def problem_list(self, certificate: Certificate) -> SafeString:
+    def problem_list(self, certificate: Certificate) -> str:
         """Return what is odd about the certificate itself."""
         return _listed(certificate.problems)
 
     @display(description="Presented by")
-    def presented_by(self, certificate: Certificate) -> SafeString:
+    def presented_by(self, certificate: Certificate) -> str:
         """Return the endpoints where it was seen last."""
         return _listed(certificate.endpoints.all()[:MOST_REQUESTS])
 
@@ -229,9 +242,9 @@ class CertificateAdmin(ReadOnlyAdmin):
         return preformatted(certificate.pem)
 
 
-def _listed(values: Any) -> SafeString:
+def _listed(values: Iterable[object]) -> str:
     items = format_html_join("", "<li>{}</li>", ((value,) for value in values))
-    return format_html("<ul>{}</ul>", items) if items else format_html("none")
+    return format_html("<ul>{}</ul>", items) if items else "none"
 
 
 @admin.register(Observation)

@@ -5,53 +5,84 @@ from django.db import migrations, models
 
 
 class Migration(migrations.Migration):
-
     initial = True
 
-    dependencies = [
-    ]
+    dependencies = []
 
     operations = [
         migrations.CreateModel(
-            name='TaskFailure',
+            name="TaskFailure",
             fields=[
-                ('id', models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name='ID')),
-                ('task', models.CharField(db_index=True, max_length=200)),
-                ('task_id', models.CharField(max_length=64)),
-                ('kind', models.CharField(choices=[('error', 'Error'), ('timeout', 'Timeout')], max_length=10)),
-                ('error', models.TextField()),
-                ('traceback', models.TextField()),
-                ('arguments', models.TextField()),
-                ('at', models.DateTimeField(db_index=True, default=django.utils.timezone.now)),
+                (
+                    "id",
+                    models.BigAutoField(
+                        auto_created=True, primary_key=True, serialize=False, verbose_name="ID"
+                    ),
+                ),
+                ("task", models.CharField(db_index=True, max_length=200)),
+                ("task_id", models.CharField(max_length=64)),
+                (
+                    "kind",
+                    models.CharField(
+                        choices=[("error", "Error"), ("timeout", "Timeout")], max_length=10
+                    ),
+                ),
+                ("error", models.TextField()),
+                ("traceback", models.TextField()),
+                ("arguments", models.TextField()),
+                ("at", models.DateTimeField(db_index=True, default=django.utils.timezone.now)),
             ],
             options={
-                'ordering': ('-at',),
+                "ordering": ("-at",),
             },
         ),
         migrations.CreateModel(
-            name='Heartbeat',
+            name="Heartbeat",
             fields=[
-                ('id', models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name='ID')),
-                ('service', models.CharField(max_length=64)),
-                ('instance', models.CharField(max_length=128)),
-                ('seen_at', models.DateTimeField(db_index=True)),
+                (
+                    "id",
+                    models.BigAutoField(
+                        auto_created=True, primary_key=True, serialize=False, verbose_name="ID"
+                    ),
+                ),
+                ("service", models.CharField(max_length=64)),
+                ("instance", models.CharField(max_length=128)),
+                ("seen_at", models.DateTimeField(db_index=True)),
             ],
             options={
-                'constraints': [models.UniqueConstraint(fields=('service', 'instance'), name='heartbeat_identity')],
+                "constraints": [
+                    models.UniqueConstraint(
+                        fields=("service", "instance"), name="heartbeat_identity"
+                    )
+                ],
             },
         ),
         migrations.CreateModel(
-            name='QueueSample',
+            name="QueueSample",
             fields=[
-                ('id', models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name='ID')),
-                ('queue', models.CharField(max_length=64)),
-                ('at', models.DateTimeField(default=django.utils.timezone.now)),
-                ('depth', models.PositiveIntegerField(help_text='messages ready for a worker')),
-                ('consumers', models.PositiveIntegerField(help_text='workers that consume the queue')),
-                ('dead', models.PositiveIntegerField(help_text='messages in the dead-letter queue')),
+                (
+                    "id",
+                    models.BigAutoField(
+                        auto_created=True, primary_key=True, serialize=False, verbose_name="ID"
+                    ),
+                ),
+                ("queue", models.CharField(max_length=64)),
+                ("at", models.DateTimeField(default=django.utils.timezone.now)),
+                ("depth", models.PositiveIntegerField(help_text="messages ready for a worker")),
+                (
+                    "consumers",
+                    models.PositiveIntegerField(help_text="workers that consume the queue"),
+                ),
+                (
+                    "dead",
+                    models.PositiveIntegerField(help_text="messages in the dead-letter queue"),
+                ),
             ],
             options={
-                'indexes': [models.Index(fields=['queue', '-at'], name='queue_sample_latest'), models.Index(fields=['at'], name='queue_sample_age')],
+                "indexes": [
+                    models.Index(fields=["queue", "-at"], name="queue_sample_latest"),
+                    models.Index(fields=["at"], name="queue_sample_age"),
+                ],
             },
         ),
     ]

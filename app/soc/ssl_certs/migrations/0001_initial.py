@@ -3,107 +3,247 @@
 import django.core.validators
 import django.db.models.deletion
 import django.utils.timezone
-import soc.ssl_certs.models
 from django.db import migrations, models
+
+import soc.ssl_certs.models
 
 
 class Migration(migrations.Migration):
-
     initial = True
 
-    dependencies = [
-    ]
+    dependencies = []
 
     operations = [
         migrations.CreateModel(
-            name='Authority',
+            name="Authority",
             fields=[
-                ('id', models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name='ID')),
-                ('name', models.CharField(max_length=100, unique=True)),
-                ('pem', models.TextField(validators=[soc.ssl_certs.models.validate_bundle], verbose_name='PEM bundle')),
+                (
+                    "id",
+                    models.BigAutoField(
+                        auto_created=True, primary_key=True, serialize=False, verbose_name="ID"
+                    ),
+                ),
+                ("name", models.CharField(max_length=100, unique=True)),
+                (
+                    "pem",
+                    models.TextField(
+                        validators=[soc.ssl_certs.models.validate_bundle], verbose_name="PEM bundle"
+                    ),
+                ),
             ],
             options={
-                'verbose_name_plural': 'authorities',
-                'ordering': ('name',),
+                "verbose_name_plural": "authorities",
+                "ordering": ("name",),
             },
         ),
         migrations.CreateModel(
-            name='Certificate',
+            name="Certificate",
             fields=[
-                ('id', models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name='ID')),
-                ('fingerprint', models.CharField(max_length=64, unique=True, verbose_name='SHA-256 fingerprint')),
-                ('subject', models.TextField(blank=True)),
-                ('issuer', models.TextField(blank=True)),
-                ('serial', models.CharField(blank=True, max_length=64)),
-                ('san', models.JSONField(default=list, verbose_name='subject alternative names')),
-                ('not_before', models.DateTimeField(null=True)),
-                ('not_after', models.DateTimeField(db_index=True, null=True)),
-                ('key', models.CharField(blank=True, max_length=60)),
-                ('signature', models.CharField(blank=True, max_length=60)),
-                ('problems', models.JSONField(default=list)),
-                ('pem', models.TextField(verbose_name='PEM')),
-                ('first_seen_at', models.DateTimeField(default=django.utils.timezone.now)),
+                (
+                    "id",
+                    models.BigAutoField(
+                        auto_created=True, primary_key=True, serialize=False, verbose_name="ID"
+                    ),
+                ),
+                (
+                    "fingerprint",
+                    models.CharField(
+                        max_length=64, unique=True, verbose_name="SHA-256 fingerprint"
+                    ),
+                ),
+                ("subject", models.TextField(blank=True)),
+                ("issuer", models.TextField(blank=True)),
+                ("serial", models.CharField(blank=True, max_length=64)),
+                ("san", models.JSONField(default=list, verbose_name="subject alternative names")),
+                ("not_before", models.DateTimeField(null=True)),
+                ("not_after", models.DateTimeField(db_index=True, null=True)),
+                ("key", models.CharField(blank=True, max_length=60)),
+                ("signature", models.CharField(blank=True, max_length=60)),
+                ("problems", models.JSONField(default=list)),
+                ("pem", models.TextField(verbose_name="PEM")),
+                ("first_seen_at", models.DateTimeField(default=django.utils.timezone.now)),
             ],
         ),
         migrations.CreateModel(
-            name='Endpoint',
+            name="Endpoint",
             fields=[
-                ('id', models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name='ID')),
-                ('host', models.CharField(max_length=253)),
-                ('port', models.PositiveIntegerField(default=443, validators=[django.core.validators.MinValueValidator(1), django.core.validators.MaxValueValidator(65535)])),
-                ('server_name', models.CharField(blank=True, help_text='Sent as SNI and verified; empty: the host.', max_length=253)),
-                ('starttls', models.CharField(blank=True, choices=[('', 'TLS from the first byte'), ('smtp', 'SMTP STARTTLS'), ('mysql', 'MySQL / MariaDB')], default='', max_length=10, verbose_name='protocol')),
-                ('enabled', models.BooleanField(default=True)),
-                ('interval_minutes', models.PositiveIntegerField(default=60, help_text='Minutes between two scans.', validators=[django.core.validators.MinValueValidator(1)])),
-                ('warning_days', models.PositiveIntegerField(default=30)),
-                ('critical_days', models.PositiveIntegerField(default=7)),
-                ('notes', models.TextField(blank=True)),
-                ('next_scan_at', models.DateTimeField(default=django.utils.timezone.now, editable=False)),
-                ('scanned_at', models.DateTimeField(editable=False, null=True)),
-                ('status', models.CharField(choices=[('unknown', 'Unknown'), ('ok', 'Ok'), ('warning', 'expires soon'), ('critical', 'expires very soon'), ('invalid', 'not valid'), ('unreachable', 'Unreachable')], default='unknown', editable=False, max_length=12)),
-                ('status_since', models.DateTimeField(default=django.utils.timezone.now, editable=False)),
-                ('reason', models.TextField(blank=True, editable=False)),
-                ('failures', models.PositiveIntegerField(default=0, editable=False, help_text='Scans in a row that reached no certificate.')),
-                ('authority', models.ForeignKey(blank=True, help_text="The CA that must have issued it; empty: the system's store.", null=True, on_delete=django.db.models.deletion.PROTECT, to='ssl_certs.authority')),
-                ('certificate', models.ForeignKey(editable=False, null=True, on_delete=django.db.models.deletion.PROTECT, related_name='endpoints', to='ssl_certs.certificate')),
+                (
+                    "id",
+                    models.BigAutoField(
+                        auto_created=True, primary_key=True, serialize=False, verbose_name="ID"
+                    ),
+                ),
+                ("host", models.CharField(max_length=253)),
+                (
+                    "port",
+                    models.PositiveIntegerField(
+                        default=443,
+                        validators=[
+                            django.core.validators.MinValueValidator(1),
+                            django.core.validators.MaxValueValidator(65535),
+                        ],
+                    ),
+                ),
+                (
+                    "server_name",
+                    models.CharField(
+                        blank=True,
+                        help_text="Sent as SNI and verified; empty: the host.",
+                        max_length=253,
+                    ),
+                ),
+                (
+                    "starttls",
+                    models.CharField(
+                        blank=True,
+                        choices=[
+                            ("", "TLS from the first byte"),
+                            ("smtp", "SMTP STARTTLS"),
+                            ("mysql", "MySQL / MariaDB"),
+                        ],
+                        default="",
+                        max_length=10,
+                        verbose_name="protocol",
+                    ),
+                ),
+                ("enabled", models.BooleanField(default=True)),
+                (
+                    "interval_minutes",
+                    models.PositiveIntegerField(
+                        default=60,
+                        help_text="Minutes between two scans.",
+                        validators=[django.core.validators.MinValueValidator(1)],
+                    ),
+                ),
+                ("warning_days", models.PositiveIntegerField(default=30)),
+                ("critical_days", models.PositiveIntegerField(default=7)),
+                ("notes", models.TextField(blank=True)),
+                (
+                    "next_scan_at",
+                    models.DateTimeField(default=django.utils.timezone.now, editable=False),
+                ),
+                ("scanned_at", models.DateTimeField(editable=False, null=True)),
+                (
+                    "status",
+                    models.CharField(
+                        choices=[
+                            ("unknown", "Unknown"),
+                            ("ok", "Ok"),
+                            ("warning", "expires soon"),
+                            ("critical", "expires very soon"),
+                            ("invalid", "not valid"),
+                            ("unreachable", "Unreachable"),
+                        ],
+                        default="unknown",
+                        editable=False,
+                        max_length=12,
+                    ),
+                ),
+                (
+                    "status_since",
+                    models.DateTimeField(default=django.utils.timezone.now, editable=False),
+                ),
+                ("reason", models.TextField(blank=True, editable=False)),
+                (
+                    "failures",
+                    models.PositiveIntegerField(
+                        default=0,
+                        editable=False,
+                        help_text="Scans in a row that reached no certificate.",
+                    ),
+                ),
+                (
+                    "authority",
+                    models.ForeignKey(
+                        blank=True,
+                        help_text="The CA that must have issued it; empty: the system's store.",
+                        null=True,
+                        on_delete=django.db.models.deletion.PROTECT,
+                        to="ssl_certs.authority",
+                    ),
+                ),
+                (
+                    "certificate",
+                    models.ForeignKey(
+                        editable=False,
+                        null=True,
+                        on_delete=django.db.models.deletion.PROTECT,
+                        related_name="endpoints",
+                        to="ssl_certs.certificate",
+                    ),
+                ),
             ],
             options={
-                'ordering': (models.OrderBy(models.F('certificate__not_after'), nulls_first=True), 'host', 'port'),
+                "ordering": (
+                    models.OrderBy(models.F("certificate__not_after"), nulls_first=True),
+                    "host",
+                    "port",
+                ),
             },
         ),
         migrations.CreateModel(
-            name='Observation',
+            name="Observation",
             fields=[
-                ('id', models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name='ID')),
-                ('at', models.DateTimeField(default=django.utils.timezone.now)),
-                ('outcome', models.CharField(help_text='valid, or why the certificate is not valid or was not seen', max_length=24)),
-                ('detail', models.TextField(blank=True)),
-                ('chain_length', models.PositiveSmallIntegerField(default=0)),
-                ('address', models.CharField(blank=True, max_length=64)),
-                ('tls_version', models.CharField(blank=True, max_length=16, verbose_name='TLS version')),
-                ('cipher', models.CharField(blank=True, max_length=64)),
-                ('elapsed_ms', models.PositiveIntegerField(null=True, verbose_name='time (ms)')),
-                ('certificate', models.ForeignKey(null=True, on_delete=django.db.models.deletion.PROTECT, to='ssl_certs.certificate')),
-                ('endpoint', models.ForeignKey(on_delete=django.db.models.deletion.CASCADE, related_name='observations', to='ssl_certs.endpoint')),
+                (
+                    "id",
+                    models.BigAutoField(
+                        auto_created=True, primary_key=True, serialize=False, verbose_name="ID"
+                    ),
+                ),
+                ("at", models.DateTimeField(default=django.utils.timezone.now)),
+                (
+                    "outcome",
+                    models.CharField(
+                        help_text="valid, or why the certificate is not valid or was not seen",
+                        max_length=24,
+                    ),
+                ),
+                ("detail", models.TextField(blank=True)),
+                ("chain_length", models.PositiveSmallIntegerField(default=0)),
+                ("address", models.CharField(blank=True, max_length=64)),
+                (
+                    "tls_version",
+                    models.CharField(blank=True, max_length=16, verbose_name="TLS version"),
+                ),
+                ("cipher", models.CharField(blank=True, max_length=64)),
+                ("elapsed_ms", models.PositiveIntegerField(null=True, verbose_name="time (ms)")),
+                (
+                    "certificate",
+                    models.ForeignKey(
+                        null=True,
+                        on_delete=django.db.models.deletion.PROTECT,
+                        to="ssl_certs.certificate",
+                    ),
+                ),
+                (
+                    "endpoint",
+                    models.ForeignKey(
+                        on_delete=django.db.models.deletion.CASCADE,
+                        related_name="observations",
+                        to="ssl_certs.endpoint",
+                    ),
+                ),
             ],
             options={
-                'ordering': ('-at',),
+                "ordering": ("-at",),
             },
         ),
         migrations.AddIndex(
-            model_name='endpoint',
-            index=models.Index(fields=['enabled', 'next_scan_at'], name='endpoint_due'),
+            model_name="endpoint",
+            index=models.Index(fields=["enabled", "next_scan_at"], name="endpoint_due"),
         ),
         migrations.AddConstraint(
-            model_name='endpoint',
-            constraint=models.UniqueConstraint(fields=('host', 'port', 'server_name'), name='endpoint_identity'),
+            model_name="endpoint",
+            constraint=models.UniqueConstraint(
+                fields=("host", "port", "server_name"), name="endpoint_identity"
+            ),
         ),
         migrations.AddIndex(
-            model_name='observation',
-            index=models.Index(fields=['endpoint', '-at'], name='observation_history'),
+            model_name="observation",
+            index=models.Index(fields=["endpoint", "-at"], name="observation_history"),
         ),
         migrations.AddIndex(
-            model_name='observation',
-            index=models.Index(fields=['at'], name='observation_age'),
+            model_name="observation",
+            index=models.Index(fields=["at"], name="observation_age"),
         ),
     ]

@@ -11,7 +11,7 @@ class Command(BaseCommand):
 
     help = "Migrates and prepares the site's database; safe to run again."
 
-    def handle(self, *args: Any, **options: Any) -> None:  # noqa: ANN401 (Django's signature)
+    def handle(self, *args: Any, **options: Any) -> None:
         """Run the steps in order; an application takes part with a ``set_up`` of its config."""
         call_command("migrate", interactive=False, verbosity=1)
         for config in apps.get_app_configs():

@@ -1,0 +1,260 @@
+"""A real site in containers, made from a copy of this tree, driven as an operator would."""
+
+from __future__ import annotations
+
+import http.cookiejar
+import json
+import os
+import re
+import shutil
+import socket
+import ssl
+import subprocess
+import time
+import urllib.error
+import urllib.parse
+import urllib.request
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, TypeVar
+
+from soc import environment
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+T = TypeVar("T")
+
+
+def run(*command: str, stdin: str = "", check: bool = True, **options: Any) -> str:
+    """Run a command and return what it printed; a failure shows all of it."""
+    result = subprocess.run(
+        command,
+        input=stdin,
+        text=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        timeout=900,
+        # The tests' own site would win over that of the stack.
+        env={name: value for name, value in os.environ.items() if name not in environment.BY_NAME},
+        **options,
+    )
+    if check and result.returncode != 0:
+        raise AssertionError(
+            f"{' '.join(command)} ended with {result.returncode}:\n{result.stdout}"
+        )
+    return result.stdout
+
+
+def wait_for(what: str, probe: Callable[[], T], seconds: float = 60) -> T:
+    """Ask until the answer is true; the last one is part of the error."""
+    end = time.monotonic() + seconds
+    while not (answer := probe()):
+        if time.monotonic() > end:
+            raise AssertionError(f"{what} did not happen within {seconds} s: {answer!r}")
+        time.sleep(0.5)
+    return answer
+
+
+def wait_until_equal(what: str, probe: Callable[[], T], expected: T, seconds: float = 60) -> None:
+    """Ask until the answer is the expected one; the last one is part of the error."""
+    answers: list[T] = []
+
+    def arrived() -> bool:
+        answers[:] = [probe()]
+        return answers[0] == expected
+
+    try:
+        wait_for(what, arrived, seconds)
+    except AssertionError as error:
+        raise AssertionError(f"{what}: {answers[0]!r} is not {expected!r}") from error
+
+
+def copy_tree(folder: Path) -> Path:
+    """Copy what git would clone: the tracked files and the new ones that are not ignored."""
+    listed = run("git", "ls-files", "-z", "-co", "--exclude-standard", cwd=REPOSITORY)
+    for name in filter(None, listed.split("\0")):
+        source = REPOSITORY / name
+        if source.is_file():
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy2(source, folder / name)
+    return folder
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+@dataclass
+class Stack:
+    """One site of its own name, project and ports."""
+
+    folder: Path
+    site: str
+    web_port: int = field(default_factory=free_port)
+    flower_port: int = field(default_factory=free_port)
+
+    @property
+    def url(self) -> str:
+        return f"https://localhost:{self.web_port}"
+
+    @property
+    def flower_url(self) -> str:
+        return f"https://localhost:{self.flower_port}"
+
+    @property
+    def env_file(self) -> Path:
+        return self.folder / "env" / f"{self.site}.env"
+
+    @property
+    def project(self) -> str:
+        return f"soc-{self.site}"
+
+    def secret(self, service: str, name: str) -> str:
+        return (self.folder / "env" / self.site / service / name).read_text()
+
+    def make(self, *arguments: str, check: bool = True) -> str:
+        return run(
+            "make",
+            "STACK=containers",
+            f"SITE={self.site}",
+            *arguments,
+            cwd=self.folder,
+            check=check,
+        )
+
+    def compose(self, *arguments: str, **options: Any) -> str:
+        stack = "docker/containers/stack"
+        return run(stack, "compose", self.site, *arguments, cwd=self.folder, **options)
+
+    def create(self, **values: str) -> None:
+        """Create the site as a real one with a relay: here, the catcher."""
+        self.make("site")
+        self.set(
+            COMPOSE_PROFILES="catcher",
+            SOC_SMTP_HOST="catcher",
+            SOC_SMTP_PORT="2525",
+            SOC_MAIL_FROM="soc@health.internal",
+            SOC_MAIL_TO="operations@health.internal",
+            SOC_WEB_PORT=str(self.web_port),
+            SOC_FLOWER_PORT=str(self.flower_port),
+            **values,
+        )
+
+    def set(self, **values: str) -> None:
+        text = self.env_file.read_text()
+        for name, value in values.items():
+            text, found = re.subn(rf"^{name}=.*$", f"{name}={value}", text, flags=re.MULTILINE)
+            assert found == 1, name
+        self.env_file.write_text(text)
+
+    def remove(self) -> None:
+        """Take the site down with its volumes, whatever is left of it."""
+        run(
+            "docker", "compose", "-p", self.project, "--profile", "*", "down",
+            "--volumes", "--timeout", "5", "--remove-orphans", check=False,
+        )  # fmt: skip
+
+    def container(self, service: str, index: int = 1) -> str:
+        return f"{self.project}-{service}-{index}"
+
+    def inspect(self, service: str, index: int = 1) -> dict[str, Any]:
+        return json.loads(run("docker", "inspect", self.container(service, index)))[0]
+
+    def health(self, service: str, index: int = 1) -> str:
+        return self.inspect(service, index)["State"]["Health"]["Status"]
+
+    def services(self) -> list[str]:
+        return self.compose("ps", "--services").split()
+
+    def exec(self, service: str, *command: str, **options: Any) -> str:
+        return self.compose("exec", "-T", service, *command, **options)
+
+    def python(self, service: str, code: str, **options: Any) -> str:
+        """Run Python code in a service's container, with Django ready; return what it prints."""
+        prelude = "import django; django.setup()\n"
+        return self.exec(
+            service, "env", "DJANGO_SETTINGS_MODULE=soc.settings", "python3", "-",
+            stdin=prelude + code, **options,
+        )  # fmt: skip
+
+    def data(self, code: str) -> Any:
+        """Run Python code in the web container that sets `answer`; return it."""
+        printed = self.python("web", f"import json\n{code}\nprint(json.dumps(answer, default=str))")
+        return json.loads(printed.strip().splitlines()[-1])
+
+    def queues(self) -> dict[str, dict[str, int]]:
+        """What the broker itself says of its queues."""
+        listed = self.exec(
+            "rabbitmq", "rabbitmqctl", "-q", "--formatter=json",
+            "list_queues", "name", "messages", "consumers",
+        )  # fmt: skip
+        return {queue["name"]: queue for queue in json.loads(listed)}
+
+    def mail(self) -> list[dict[str, str]]:
+        """The mails in the catcher, headers and text."""
+        shown = self.exec("catcher", "python3", "-m", "soc.notify.catcher", "show")
+        mails = []
+        for part in shown.split(f"{'-' * 78}\n")[:-1]:
+            head, _, text = part.partition("\n\n")
+            headers = dict(line.split(": ", 1) for line in head.splitlines())
+            mails.append(headers | {"text": text})
+        return mails
+
+    def browser(self) -> Browser:
+        return Browser(self)
+
+
+class Browser:
+    """A web client with cookies that verifies the site's certificate."""
+
+    def __init__(self, stack: Stack) -> None:
+        self.stack = stack
+        self.cookies = http.cookiejar.CookieJar()
+        authority = stack.folder / "env" / stack.site / "ca" / "ca.pem"
+        self.opener = urllib.request.build_opener(
+            urllib.request.HTTPSHandler(context=ssl.create_default_context(cafile=authority)),
+            urllib.request.HTTPCookieProcessor(self.cookies),
+        )
+
+    def open(
+        self,
+        path: str,
+        form: dict[str, Any] | None = None,
+        base: str = "",
+        headers: dict[str, str] | None = None,
+    ) -> tuple[int, str, str]:
+        """Return status, final URL and body."""
+        base = base or self.stack.url
+        data = urllib.parse.urlencode(form, doseq=True).encode() if form is not None else None
+        request = urllib.request.Request(
+            base + path, data, {"Referer": base + path, **(headers or {})}
+        )
+        try:
+            with self.opener.open(request, timeout=20) as answer:
+                return answer.status, answer.url, answer.read().decode()
+        except urllib.error.HTTPError as error:
+            return error.code, error.url, error.read().decode(errors="replace")
+
+    def token(self, path: str) -> str:
+        _, _, body = self.open(path)
+        match = re.search(r'name="csrfmiddlewaretoken" value="([^"]+)"', body)
+        assert match, body[:500]
+        return match[1]
+
+    def post(self, path: str, **form: Any) -> tuple[int, str, str]:
+        return self.open(path, {"csrfmiddlewaretoken": self.token(path), **form})
+
+    def sign_in(self, password: str) -> tuple[int, str, str]:
+        return self.post("/sign-in/?next=/", username="admin", password=password)
+
+
+def require_engine() -> None:
+    """Skip without an engine, unless everything is required."""
+    import pytest
+
+    if subprocess.run(["docker", "info"], capture_output=True).returncode != 0:
+        if os.environ.get("REQUIRE") == "all":
+            pytest.fail("no Docker engine answers, and REQUIRE=all")
+        pytest.skip("no Docker engine answers")

@@ -1,0 +1,83 @@
+"""Every kind of bad endpoint ends as a clear recorded result, and the worker is free again."""
+
+from __future__ import annotations
+
+import pytest
+from harness import Stack, wait_for
+
+from conftest import Authorities
+
+EXPECTED = {
+    1: ("connect_refused", "unreachable", "nothing listens there"),
+    4440: ("handshake_timeout", "unreachable", "did not complete the handshake within 5 s"),
+    4441: ("not_tls", "unreachable", "does not speak TLS, it answered 'HTTP/1.0 400"),
+    4443: ("expired", "invalid", "expired"),
+    4444: ("self_signed", "invalid", "self-signed"),
+    4445: ("name_mismatch", "invalid", "elsewhere.internal"),
+    4446: ("not_yet_valid", "invalid", "not yet valid"),
+    4447: ("missing_intermediate", "invalid", "test intermediate"),
+    4448: ("valid", "ok", "It expires in 299 days"),
+    4449: ("valid", "critical", "It expires in 2 days"),
+    4450: ("unknown_issuer", "invalid", "strange root"),
+}
+"""Port to outcome, the endpoint's status, and words of the reason."""
+
+
+@pytest.fixture(scope="module")
+def observed(stack: Stack, peers: str, authorities: Authorities) -> dict[int, dict[str, str]]:
+    """Register an endpoint per port, and one that does not resolve; wait for two scans of each."""
+    stack.data(f"""
+from soc.ssl_certs.models import Authority, Endpoint
+authority = Authority.objects.create(name="test CA", pem={authorities.root.cert_pem.decode()!r})
+for port in {list(EXPECTED)}:
+    Endpoint.objects.create(host={peers!r}, port=port, authority=authority)
+Endpoint.objects.create(host="nowhere.invalid", authority=authority)
+answer = None
+""")
+    listed = """
+from soc.ssl_certs.models import Endpoint
+answer = [
+    {"port": e.port, "status": e.status, "reason": e.reason, "failures": e.failures,
+     "outcome": e.observations.first().outcome if e.observations.exists() else ""}
+    for e in Endpoint.objects.filter(authority__name="test CA")
+]
+"""
+
+    def settled() -> list[dict[str, str]]:
+        endpoints = stack.data(listed)
+        return endpoints if all(e["status"] != "unknown" for e in endpoints) else []
+
+    # A scan that reaches nothing is repeated after a minute before it counts.
+    return {endpoint["port"]: endpoint for endpoint in wait_for("the scans", settled, 150)}
+
+
+@pytest.mark.parametrize("port", EXPECTED)
+def test_a_bad_endpoint_is_recorded(observed: dict[int, dict[str, str]], port: int) -> None:
+    outcome, status, words = EXPECTED[port]
+    endpoint = observed[port]
+    assert (endpoint["outcome"], endpoint["status"]) == (outcome, status)
+    assert words in endpoint["reason"]
+
+
+def test_a_name_that_does_not_resolve_is_recorded(observed: dict[int, dict[str, str]]) -> None:
+    endpoint = observed[443]
+    assert (endpoint["outcome"], endpoint["status"]) == ("resolve_failed", "unreachable")
+
+
+def test_one_failure_alone_is_no_alarm(observed: dict[int, dict[str, str]]) -> None:
+    assert all(observed[port]["failures"] >= 2 for port in (1, 4440, 4441, 443))
+
+
+def test_a_failing_certificate_is_mailed_once(stack: Stack, peers: str, observed: object) -> None:
+    subject = f"[SOC] CRITICAL: Certificate of {peers}:4443: not valid (smoke)"
+
+    def mails() -> list[dict[str, str]]:
+        return [mail for mail in stack.mail() if mail["Subject"] == subject]
+
+    (mail,) = wait_for("the mail", mails, seconds=100)
+    assert "expired" in mail["text"]
+
+
+def test_the_worker_is_free_again(stack: Stack, observed: object) -> None:
+    assert stack.health("worker-ssl-certs") == "healthy"
+    wait_for("an empty queue", lambda: stack.queues()["ssl_certs"]["messages"] == 0)

@@ -1,0 +1,294 @@
+"""What must be refused is refused, and what is refused is not lost."""
+
+from __future__ import annotations
+
+import pytest
+from harness import Stack, run, wait_for
+
+CONNECT = """
+import socket, ssl, sys
+from kombu import Connection
+
+def attempt(url, **options):
+    try:
+        with Connection(url, connect_timeout=5, **options) as connection:
+            connection.connect()
+            connection.default_channel
+    except Exception as error:
+        print("REFUSED", type(error).__name__, error)
+    else:
+        print("CONNECTED")
+
+OWN = {
+    "ca_certs": "/run/site/ca.pem", "certfile": "/run/site/cert.pem",
+    "keyfile": "/run/site/key.pem", "cert_reqs": ssl.CERT_REQUIRED, "server_hostname": None,
+}
+"""
+
+
+def attempt(stack: Stack, code: str) -> str:
+    return stack.python("worker-email", CONNECT + code).strip().splitlines()[-1]
+
+
+def test_the_own_certificate_connects(stack: Stack) -> None:
+    code = 'attempt("amqps://worker-email@rabbitmq//", ssl=OWN, login_method="EXTERNAL")'
+    assert attempt(stack, code) == "CONNECTED"
+
+
+@pytest.mark.parametrize(
+    ("why", "code", "error"),
+    [
+        ("no plain AMQP", 'attempt("amqp://rabbitmq:5672//")', "ConnectionRefusedError"),
+        ("plain AMQP to the TLS port", 'attempt("amqp://rabbitmq:5671//")', ""),
+        (
+            "another CA",
+            'attempt("amqps://rabbitmq//", login_method="EXTERNAL", '
+            'ssl={**OWN, "ca_certs": "/etc/ssl/certs/ca-certificates.crt"})',
+            "CERTIFICATE_VERIFY_FAILED",
+        ),
+        (
+            "a name that is not the broker's",
+            "attempt(f\"amqps://{socket.gethostbyname('rabbitmq')}//\", ssl=OWN, "
+            'login_method="EXTERNAL")',
+            "CERTIFICATE_VERIFY_FAILED",
+        ),
+        (
+            "no client certificate",
+            'attempt("amqps://rabbitmq//", login_method="EXTERNAL", ssl={k: v for k, v in '
+            'OWN.items() if k not in ("certfile", "keyfile")})',
+            "",
+        ),
+        ("guest", 'attempt("amqps://guest:guest@rabbitmq//", ssl=OWN, login_method="PLAIN")', ""),
+    ],
+)
+def test_the_broker_refuses(stack: Stack, why: str, code: str, error: str) -> None:
+    answer = attempt(stack, code)
+    assert answer.startswith("REFUSED"), why
+    assert error in answer
+
+
+def test_guest_does_not_exist(stack: Stack) -> None:
+    users = stack.exec("rabbitmq", "rabbitmqctl", "-q", "list_users")
+    assert "guest" not in users
+    assert "worker-email" in users
+
+
+def test_a_worker_can_neither_read_nor_empty_another_queue(stack: Stack) -> None:
+    for act in ("basic_get", "queue_purge"):
+        answer = attempt(
+            stack,
+            f"""
+with Connection("amqps://worker-email@rabbitmq//", ssl=OWN, login_method="EXTERNAL") as c:
+    try:
+        c.default_channel.{act}("shared")
+        print("ALLOWED")
+    except Exception as error:
+        print("REFUSED", error)
+""",
+        )
+        assert "ACCESS_REFUSED" in answer, act
+
+
+PUBLISH = """
+from kombu import Exchange
+from soc.celery import app
+
+def publish(body, **options):
+    with app.producer_pool.acquire(block=True) as producer:
+        producer.publish(body, exchange=Exchange("soc.tasks", "topic", no_declare=True),
+                         routing_key="shared", mandatory=True, **options)
+"""
+
+
+@pytest.mark.parametrize(
+    ("what", "code"),
+    [
+        (
+            "pickle",
+            'publish(b"\\x80\\x04N.", content_type="application/x-python-serialize", '
+            'content_encoding="binary", headers={"task": "soc.core.tasks.sample_queues", "id": "1"})',
+        ),
+        (
+            "broken JSON",
+            'publish(b"{", content_type="application/json", content_encoding="utf-8")',
+        ),
+        (
+            "an unknown task",
+            'publish(b"[[], {}, {}]", content_type="application/json", content_encoding="utf-8", '
+            'headers={"task": "soc.core.tasks.forged", "id": "2"})',
+        ),
+    ],
+)
+def test_a_bad_message_is_parked_and_the_worker_lives(stack: Stack, what: str, code: str) -> None:
+    before = stack.queues()["shared.dead"]["messages"]
+    container = stack.inspect("worker-shared")["Id"]
+    stack.python("worker-shared", PUBLISH + code)
+    wait_for(what, lambda: stack.queues()["shared.dead"]["messages"] == before + 1)
+    assert stack.inspect("worker-shared")["Id"] == container
+    assert stack.inspect("worker-shared")["RestartCount"] == 0
+    assert stack.queues()["shared"]["consumers"] == 1
+
+
+def test_a_task_that_came_too_late_is_not_a_dead_letter(stack: Stack) -> None:
+    before = stack.queues()
+    stack.compose("stop", "worker-ssl-certs")
+    stack.python(
+        "worker-shared",
+        """
+from soc.ssl_certs import tasks
+for _ in range(5):
+    tasks.warn_subscribers.apply_async(expires=1)
+""",
+    )
+    wait_for(
+        "the expiry",
+        lambda: stack.queues()["soc.expired"]["messages"] >= before["soc.expired"]["messages"] + 5,
+    )
+    stack.compose("start", "worker-ssl-certs")
+    assert stack.queues()["ssl_certs.dead"]["messages"] == before["ssl_certs.dead"]["messages"]
+
+
+def test_publishing_to_nowhere_raises(stack: Stack) -> None:
+    answer = stack.python(
+        "worker-shared",
+        """
+from soc.core.tasks import keep_house
+try:
+    keep_house.apply_async(routing_key="nowhere", exchange="soc.tasks", queue=None, retry=False)
+    print("LOST")
+except Exception as error:
+    print("RAISED", type(error).__name__, error)
+""",
+    )
+    assert "RAISED" in answer
+    assert "NO_ROUTE" in answer
+
+
+def test_the_database_refuses_a_connection_in_the_clear(stack: Stack) -> None:
+    answer = stack.python(
+        "web",
+        """
+import MySQLdb
+try:
+    MySQLdb.connect(host="mariadb", read_default_file="/run/site/database.cnf", ssl_mode="DISABLED")
+    print("CONNECTED")
+except MySQLdb.Error as error:
+    print("REFUSED", error)
+""",
+    )
+    assert "REFUSED" in answer
+
+
+def test_the_database_must_show_the_sites_certificate(stack: Stack) -> None:
+    answer = stack.python(
+        "web",
+        """
+import MySQLdb
+from django.db import connection
+parameters = connection.get_connection_params()
+parameters["ssl"] = {"ca": "/etc/ssl/certs/ca-certificates.crt"}
+for name, change in {
+    "another CA": {"ssl": {"ca": "/etc/ssl/certs/ca-certificates.crt"}, "read_default_file": ""},
+    "another name": {"host": __import__("socket").gethostbyname("mariadb")},
+}.items():
+    try:
+        MySQLdb.connect(**{**connection.get_connection_params(), **change})
+        print("CONNECTED with", name)
+    except MySQLdb.Error as error:
+        print("REFUSED", name, error)
+""",
+    )
+    assert "CONNECTED" not in answer
+    assert answer.count("REFUSED") == 2
+
+
+def test_the_application_user_cannot_change_the_schema(stack: Stack) -> None:
+    answer = stack.python(
+        "web",
+        """
+from django.db import connection, utils
+with connection.cursor() as cursor:
+    for statement in ("CREATE TABLE t (i INT)", "DROP TABLE core_heartbeat", "ALTER TABLE core_heartbeat ADD x INT"):
+        try:
+            cursor.execute(statement)
+            print("ALLOWED", statement)
+        except utils.OperationalError as error:
+            print("REFUSED", error)
+""",
+    )
+    assert "ALLOWED" not in answer
+    assert answer.count("denied") == 3
+
+
+def test_the_database_knows_time_zones_and_utf8(stack: Stack) -> None:
+    assert stack.data("""
+from django.db import connection
+with connection.cursor() as cursor:
+    cursor.execute("SELECT CONVERT_TZ('2026-07-01 12:00:00', 'UTC', 'Europe/Berlin') = "
+                   "'2026-07-01 14:00:00', @@character_set_database, @@global.time_zone")
+    answer = cursor.fetchone()
+""") == [1, "utf8mb4", "+00:00"]
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"SOC_WEB_PORT": "99999"}, "SOC_WEB_PORT is not a port"),
+        ({"SOC_SMTP_HOST": ""}, "SOC_SMTP_HOST is missing"),
+    ],
+)
+def test_a_container_with_a_bad_environment_stops_with_a_message(
+    stack: Stack, change: dict[str, str], message: str
+) -> None:
+    options = [part for name, value in change.items() for part in ("-e", f"{name}={value}")]
+    answer = stack.compose(
+        "run", "--rm", "--no-deps", *options, "beat", "python3", "manage.py", "check", check=False
+    )
+    assert message in answer
+
+
+def test_make_up_refuses_a_bad_env_file_and_lists_everything(stack: Stack) -> None:
+    good = stack.env_file.read_text()
+    try:
+        stack.env_file.write_text(good.replace("SOC_PIDS=200", "SOC_PIDZ=200"))
+        stack.env_file.chmod(0o644)
+        answer = stack.make("up", check=False)
+    finally:
+        stack.env_file.write_text(good)
+        stack.env_file.chmod(0o600)
+    assert "SOC_PIDZ is unknown; is SOC_PIDS meant?" in answer
+    assert "SOC_PIDS is missing" in answer
+    assert "can be read by others" in answer
+
+
+def test_make_up_names_a_port_that_is_in_use(stack: Stack) -> None:
+    other = Stack(stack.folder, "second", web_port=stack.web_port)
+    other.create()
+    try:
+        answer = other.make("up", check=False)
+    finally:
+        other.remove()
+        run("ln", "-sfn", f"env/{stack.site}.env", ".env", cwd=stack.folder)
+    assert f"SOC_WEB_PORT={stack.web_port} cannot be used" in answer
+    assert "choose another in env/second.env" in answer
+
+
+def test_a_site_that_nobody_made_is_not_started(stack: Stack) -> None:
+    answer = Stack(stack.folder, "vancuver").make("up", check=False)
+    assert "`make site SITE=vancuver` creates it" in answer
+
+
+def test_an_engine_without_compose_is_told_so(stack: Stack, tmp_path_factory) -> None:  # noqa: ANN001
+    """A `docker` that knows no compose stands in for the engine package without the plugin."""
+    folder = tmp_path_factory.mktemp("bin")
+    docker = folder / "docker"
+    docker.write_text('#!/bin/sh\n[ "$1" = info ] || { echo "unknown command" >&2; exit 1; }\n')
+    docker.chmod(0o755)
+    answer = run(
+        "sh",
+        "-c",
+        f"PATH={folder}:$PATH docker/containers/preflight",
+        cwd=stack.folder,
+        check=False,
+    )
+    assert "this Docker has no Compose v2: install" in answer

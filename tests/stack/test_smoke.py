@@ -1,0 +1,235 @@
+"""The main job on real parts: from `make up` to a certificate warning in a mailbox."""
+
+from __future__ import annotations
+
+import json
+import re
+import time
+
+import pytest
+from harness import Browser, Stack, run, wait_for, wait_until_equal
+
+HEALTH_CHECKED = {
+    "beat", "flower", "mariadb", "rabbitmq", "web",
+    "worker-email", "worker-shared", "worker-ssl-certs",
+}  # fmt: skip
+APP = (HEALTH_CHECKED | {"catcher"}) - {"mariadb", "rabbitmq"}
+
+
+@pytest.fixture(scope="module")
+def administrator(stack: Stack) -> Browser:
+    browser = stack.browser()
+    status, url, _ = browser.sign_in(stack.secret("migrate", "admin_password"))
+    assert (status, url) == (200, f"{stack.url}/")
+    return browser
+
+
+def test_every_service_is_up_and_healthy(stack: Stack) -> None:
+    assert set(stack.services()) == HEALTH_CHECKED | {"catcher"}
+    assert {service: stack.health(service) for service in HEALTH_CHECKED} == dict.fromkeys(
+        HEALTH_CHECKED, "healthy"
+    )
+
+
+def test_make_up_again_changes_nothing(stack: Stack) -> None:
+    before = {service: stack.inspect(service)["Id"] for service in stack.services()}
+    stack.make("up")
+    assert {service: stack.inspect(service)["Id"] for service in stack.services()} == before
+
+
+def test_the_own_endpoints_are_scanned_and_a_warning_is_mailed(stack: Stack) -> None:
+    code = """
+from soc.ssl_certs.models import Endpoint
+answer = dict(Endpoint.objects.filter(notes__startswith="Part of").values_list("host", "status"))
+"""
+    expected = dict.fromkeys(("web", "flower", "rabbitmq", "mariadb"), "ok")
+    expected["catcher"] = "warning"
+    wait_until_equal("the first scan", lambda: stack.data(code), expected, seconds=90)
+
+    mail = wait_for(
+        "the warning",
+        lambda: [m for m in stack.mail() if "catcher:2525" in m["Subject"]],
+        seconds=100,
+    )
+    assert len(mail) == 1
+    assert mail[0]["Subject"].startswith("[SOC] WARNING: Certificate of catcher:2525")
+    assert mail[0]["X-Envelope-To"] == "operations@health.internal"
+    assert "It expires in 19 days" in mail[0]["text"]
+    assert f"{stack.url}/admin/ssl_certs/endpoint/" in mail[0]["text"]
+
+
+def test_sign_in_is_needed_everywhere_but_for_the_health_page(stack: Stack) -> None:
+    stranger = stack.browser()
+    assert stranger.open("/healthz")[0] == 200
+    for path in ("/", "/board/live/", "/admin/", "/admin/django_celery_beat/periodictask/"):
+        status, url, body = stranger.open(path)
+        assert status == 200, path
+        assert "sign-in" in url or "login" in url, path
+        assert "worker-email" not in body
+    _, url, body = stranger.sign_in("wrong")
+    assert url.startswith(f"{stack.url}/sign-in/")
+    assert "password" in body.lower()
+
+
+def test_a_schedule_made_in_the_admin_runs_in_the_right_worker(
+    stack: Stack, administrator: Browser
+) -> None:
+    interval = stack.data("""
+from django_celery_beat.models import IntervalSchedule
+answer = IntervalSchedule.objects.get_or_create(every=1, period="seconds")[0].pk
+""")
+    key = stack.data("""
+from soc.ssl_certs.models import Endpoint
+answer = Endpoint.objects.get(host="web").pk
+""")
+    form = {
+        "name": "made by a test",
+        "task": "soc.ssl_certs.tasks.scan_endpoint",
+        "enabled": "on",
+        "interval": interval,
+        "queue": "ssl_certs",
+        "args": "[]",
+        "kwargs": json.dumps({"key": key}),
+        "headers": "{}",
+        "expire_seconds": 30,
+    }
+    count = "from soc.ssl_certs.models import Observation\nanswer = Observation.objects.count()"
+    before = stack.data(count)
+    status, url, body = administrator.post("/admin/django_celery_beat/periodictask/add/", **form)
+    assert url.endswith("/admin/django_celery_beat/periodictask/"), errors(body)
+    wait_for("three runs", lambda: stack.data(count) >= before + 3)
+    tasks = flower_tasks(stack, "soc.ssl_certs.tasks.scan_endpoint")
+    assert {task["worker"].split("@")[0] for task in tasks.values()} == {"ssl_certs"}
+    stack.data("""
+from django_celery_beat.models import PeriodicTask
+PeriodicTask.objects.get(name="made by a test").delete()
+answer = None
+""")
+
+
+def errors(body: str) -> list[str]:
+    return re.findall(r"(?s)text-red-[^>]*>(.*?)</", body)
+
+
+def flower_tasks(stack: Stack, name: str) -> dict[str, dict[str, str]]:
+    status, body = flower(stack, f"/api/tasks?taskname={name}&limit=50")
+    assert status == 200
+    return json.loads(body)
+
+
+def flower(stack: Stack, path: str, *, user: str = "admin") -> tuple[int, str]:
+    import base64
+
+    login = base64.b64encode(f"{user}:{stack.secret('flower', 'password')}".encode()).decode()
+    headers = {"Authorization": f"Basic {login}"} if user else {}
+    status, _, body = stack.browser().open(path, base=stack.flower_url, headers=headers)
+    return status, body
+
+
+@pytest.mark.parametrize("path", ["/", "/metrics", "/api/tasks", "/api/workers", "/broker"])
+def test_flower_asks_for_its_password(stack: Stack, path: str) -> None:
+    assert flower(stack, path)[0] == 200
+    assert flower(stack, path, user="")[0] == 401
+    assert flower(stack, path, user="guest")[0] == 401
+
+
+def test_flower_sees_every_worker_and_the_broker(stack: Stack) -> None:
+    workers = json.loads(flower(stack, "/api/workers?refresh=1")[1])
+    assert {name.split("@")[0] for name in workers} == {"email", "shared", "ssl_certs"}
+    lengths = json.loads(flower(stack, "/api/queues/length")[1])["active_queues"]
+    assert {queue["name"] for queue in lengths} >= {"email", "shared", "ssl_certs"}
+
+
+def test_three_email_workers_send_each_mail_once(stack: Stack) -> None:
+    stack.compose("up", "--detach", "--no-recreate", "--scale=worker-email=3", "worker-email")
+    wait_for("three consumers", lambda: stack.queues()["email"]["consumers"] == 3)
+    stack.data("""
+from soc.notify import outbox, tasks
+from soc.notify.templates import Notice
+answer = sum(
+    outbox.enqueue(Notice(f"number {n}", "info", "text", {}), f"test:{n}") for n in range(120)
+)
+""")
+    stack.python(
+        "worker-shared",
+        """
+from soc.notify import tasks
+for _ in range(12):
+    tasks.send_due_mail.apply_async(expires=60)
+""",
+    )
+    states = """
+from collections import Counter
+from soc.notify.models import OutboundMail
+mails = OutboundMail.objects.filter(dedupe_key__startswith="test:")
+answer = Counter(f"{mail.state} {mail.last_error}".strip() for mail in mails)
+"""
+    wait_until_equal("all mail", lambda: stack.data(states), {"sent": 120})
+    sent = [m["Message-ID"] for m in stack.mail() if "INFO: number" in m["Subject"]]
+    assert len(sent) == len(set(sent)) == 120
+    workers = {
+        task["worker"] for task in flower_tasks(stack, "soc.notify.tasks.send_due_mail").values()
+    }
+    assert len(workers) == 3
+    stack.compose("up", "--detach", "--no-recreate", "--scale=worker-email=1", "worker-email")
+
+
+def test_docker_compose_scale_works_without_any_option(stack: Stack) -> None:
+    scale = ["docker", "compose", "scale"]
+    run(*scale, "worker-shared=2", cwd=stack.folder)
+    wait_for("two consumers", lambda: stack.queues()["shared"]["consumers"] == 2)
+    run(*scale, "worker-shared=1", cwd=stack.folder)
+    wait_for("one consumer", lambda: stack.queues()["shared"]["consumers"] == 1)
+
+
+def test_a_killed_workers_task_is_run_by_another(stack: Stack, peers: str) -> None:
+    """The peer hangs for the time of a handshake: long enough to kill the worker that waits."""
+    stack.compose(
+        "up", "--detach", "--no-recreate", "--scale=worker-ssl-certs=2", "worker-ssl-certs"
+    )
+    wait_for("two consumers", lambda: stack.queues()["ssl_certs"]["consumers"] == 2)
+    key = stack.data(f"""
+from django.utils import timezone
+from soc.ssl_certs.models import Endpoint
+answer = Endpoint.objects.create(host={peers!r}, port=4440, enabled=False).pk
+""")
+    observed = f"""
+from soc.ssl_certs.models import Observation
+answer = list(Observation.objects.filter(endpoint={key}).values_list("outcome", flat=True))
+"""
+    stack.python(
+        "worker-shared",
+        f"from soc.ssl_certs import tasks\ntasks.scan_endpoint.apply_async(({key},))",
+    )
+    victim = wait_for("the scan", lambda: connected_worker(stack, peers))
+    run("docker", "kill", "--signal=KILL", victim)
+    assert stack.data(observed) == []
+    wait_for("the second try", lambda: stack.data(observed) == ["handshake_timeout"], seconds=40)
+    time.sleep(3)
+    assert stack.data(observed) == ["handshake_timeout"]
+    stack.compose(
+        "up", "--detach", "--no-recreate", "--scale=worker-ssl-certs=1", "worker-ssl-certs"
+    )
+
+
+def connected_worker(stack: Stack, peers: str) -> str:
+    """Return the container whose address the hanging peer has accepted."""
+    log = run("docker", "logs", peers)
+    accepted = [line.split()[-1] for line in log.splitlines() if line.startswith("4440 accepted")]
+    for index in (1, 2):
+        networks = stack.inspect("worker-ssl-certs", index)["NetworkSettings"]["Networks"]
+        if accepted and accepted[-1] in {network["IPAddress"] for network in networks.values()}:
+            return stack.container("worker-ssl-certs", index)
+    return ""
+
+
+def test_beat_has_its_cpu_quota(stack: Stack) -> None:
+    assert stack.inspect("beat")["HostConfig"]["NanoCpus"] == 200_000_000
+    quota = stack.exec(
+        "beat",
+        "sh",
+        "-c",
+        "cat /sys/fs/cgroup/cpu.max 2>/dev/null || "
+        "cat /sys/fs/cgroup/cpu/cpu.cfs_quota_us /sys/fs/cgroup/cpu/cpu.cfs_period_us",
+    )
+    assert quota.split() == ["20000", "100000"]

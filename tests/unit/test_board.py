@@ -1,0 +1,323 @@
+"""The board: what it says of the site, and that its cost does not grow with the rows."""
+
+import re
+from collections.abc import Callable
+from datetime import datetime, timedelta
+from typing import Any
+from urllib.parse import urlsplit
+
+import pytest
+from django.contrib.auth.models import User
+from django.test import Client
+from django.utils import timezone
+from django_celery_beat.models import IntervalSchedule, PeriodicTask
+
+from soc import board_data, board_headline
+from soc.core.models import Heartbeat, QueueSample, TaskFailure
+from soc.core.schedules import next_run, request_run
+from soc.notify.models import OutboundMail
+from soc.queues import QUEUES
+from soc.ssl_certs.models import Certificate, Endpoint
+
+pytestmark = pytest.mark.django_db
+
+
+@pytest.fixture
+def now() -> datetime:
+    return timezone.now()
+
+
+@pytest.fixture
+def well(now: datetime) -> None:
+    """A site whose every process is alive and whose queues were just sampled."""
+    for service in (*(queue.service for queue in QUEUES), "beat"):
+        Heartbeat.objects.create(service=service, instance="one", seen_at=now)
+    for queue in QUEUES:
+        QueueSample.objects.create(queue=queue.name, at=now, depth=0, consumers=1, dead=0)
+
+
+@pytest.fixture(autouse=True)
+def plain_static_files(settings: Any) -> None:
+    settings.STORAGES = {
+        **settings.STORAGES,
+        "staticfiles": {"BACKEND": "django.contrib.staticfiles.storage.StaticFilesStorage"},
+    }
+
+
+@pytest.fixture
+def browser() -> Client:
+    client = Client()
+    client.force_login(User.objects.create_superuser("ann"))
+    return client
+
+
+def endpoint(name: str, status: str, days: float | None = None, **values: object) -> Endpoint:
+    certificate = None
+    if days is not None:
+        certificate = Certificate.objects.create(
+            fingerprint=name, issuer="CN=An authority", not_after=timezone.now() + timedelta(days)
+        )
+    return Endpoint.objects.create(host=name, status=status, certificate=certificate, **values)
+
+
+def mail(key: str, state: str, **values: object) -> OutboundMail:
+    return OutboundMail.objects.create(
+        dedupe_key=key, recipients=["a@b.test"], subject=key, state=state, **values
+    )
+
+
+def sentences(now: datetime) -> list[str]:
+    return [trouble.text for trouble in board_headline.of(board_data.read(now)).troubles]
+
+
+@pytest.mark.usefixtures("well")
+def test_a_well_site_has_no_troubles(now: datetime) -> None:
+    headline = board_headline.of(board_data.read(now))
+    assert (headline.tone, headline.troubles) == ("ok", [])
+
+
+def test_a_site_that_never_started_says_so(now: datetime) -> None:
+    found = " ".join(sentences(now))
+    assert "No queue sample in the last hour" in found
+    assert "Beat has not been heard of" in found
+    for queue in QUEUES:
+        assert f"{queue.service} has not been heard of: nothing empties {queue.name}." in found
+
+
+@pytest.mark.usefixtures("well")
+def test_old_samples_are_not_shown_as_live(now: datetime) -> None:
+    QueueSample.objects.update(at=now - timedelta(minutes=3), depth=7)
+    board = board_data.read(now)
+    assert {state.depth for state in board.queues} == {None}
+    assert sentences(now) == [
+        "No queue sample for 3\xa0minutes: is worker-shared or the broker down?"
+    ]
+
+
+@pytest.mark.usefixtures("well")
+def test_a_silent_worker_is_named_with_the_length_of_its_silence(now: datetime) -> None:
+    silent = Heartbeat.objects.filter(service="worker-email")
+    silent.update(seen_at=now - timedelta(seconds=90))
+    assert sentences(now) == ["worker-email has been silent for 90 s: nothing empties email."]
+
+
+@pytest.mark.usefixtures("well")
+def test_a_replaced_container_is_no_trouble_and_soon_forgotten(now: datetime) -> None:
+    for instance, minutes in (("replaced", 5), ("older", 30)):
+        seen_at = now - timedelta(minutes=minutes)
+        Heartbeat.objects.create(service="worker-email", instance=instance, seen_at=seen_at)
+    email = next(state for state in board_data.read(now).queues if state.queue.name == "email")
+    assert [(worker.instance, worker.alive) for worker in email.workers] == [
+        ("one", True),
+        ("replaced", False),
+    ]
+    assert sentences(now) == []
+
+
+@pytest.mark.usefixtures("well")
+def test_embedded_consumers_are_the_live_workers(now: datetime) -> None:
+    QueueSample.objects.update(consumers=0)
+    assert {state.consumers for state in board_data.read(now).queues} == {1}
+
+
+@pytest.mark.usefixtures("well")
+def test_in_containers_a_live_worker_that_does_not_consume_is_trouble(
+    now: datetime, settings: Any
+) -> None:
+    settings.EMBEDDED = False
+    QueueSample.objects.filter(queue="email").update(consumers=0)
+    assert sentences(now) == ["worker-email is alive but does not consume email."]
+
+
+@pytest.mark.usefixtures("well")
+def test_dead_letters_and_a_queue_that_backs_up(now: datetime) -> None:
+    QueueSample.objects.filter(queue="email").update(dead=1)
+    QueueSample.objects.filter(queue="shared").update(depth=9000)
+    assert sentences(now) == [
+        "shared backs up: 9000 messages wait.",
+        "1 dead letter of email waits for a person.",
+    ]
+
+
+@pytest.mark.usefixtures("well")
+def test_a_beat_that_stopped_is_trouble(now: datetime) -> None:
+    Heartbeat.objects.filter(service="beat").update(seen_at=now - timedelta(minutes=4))
+    assert sentences(now) == ["Beat has been silent for 4\xa0minutes: no schedule runs."]
+
+
+@pytest.mark.usefixtures("well")
+def test_endpoints_are_sorted_by_trouble_and_then_by_days_left(now: datetime) -> None:
+    endpoint("fine", "ok", 200)
+    endpoint("new", "unknown")
+    endpoint("later", "warning", 29)
+    endpoint("sooner", "warning", 9)
+    endpoint("near", "critical", 2.5)
+    endpoint("gone", "unreachable")
+    endpoint("bad", "invalid", -3.5, reason="It has expired.")
+    endpoint("off", "invalid", enabled=False)
+    certificates = board_data.read_certificates(now)
+    assert [row.name.partition(":")[0] for row in certificates.rows] == [
+        *("bad", "gone", "near", "sooner", "later", "fine", "new")
+    ]
+    bad, gone, near = certificates.rows[:3]
+    assert (bad.days, bad.bar, bad.reason) == (-4, 0, "It has expired.")
+    assert (gone.days, gone.bar) == (None, 0)
+    assert (near.days, near.bar) == (2, 2)
+    assert sentences(now) == [
+        "1 certificate is not valid.",
+        "1 endpoint is not reached.",
+        "1 certificate expires very soon.",
+        "2 certificates expire soon.",
+    ]
+
+
+def test_only_the_worst_endpoints_are_listed_and_the_rest_is_counted(now: datetime) -> None:
+    Endpoint.objects.bulk_create(Endpoint(host=f"h{n}") for n in range(60))
+    certificates = board_data.read_certificates(now)
+    assert (len(certificates.rows), certificates.rest, certificates.total) == (50, 10, 60)
+
+
+@pytest.mark.usefixtures("well")
+def test_recent_failures_are_trouble_and_old_ones_are_only_listed(now: datetime) -> None:
+    for hours in (0, 5):
+        TaskFailure.objects.create(task="t", kind="error", at=now - timedelta(hours=hours))
+    mail("old", "failed", created_at=now - timedelta(days=3))
+    mail("forgotten", "failed", created_at=now - timedelta(days=8))
+    mail("refused", "failed", last_error="550")
+    mail("waiting", "queued", last_error="connection refused")
+    mail("fresh", "queued")
+    mail("done", "sent", sent_at=now)
+    failures = board_data.read_failures(now)
+    assert len(failures.tasks) == 2
+    assert {one.subject for one in failures.unsent} == {"old", "refused", "waiting"}
+    assert [one.subject for one in failures.sent] == ["done"]
+    assert sentences(now) == [
+        "1 mail refused since yesterday.",
+        "1 task failed in the last hour.",
+        "1 mail could not be sent yet.",
+    ]
+
+
+def test_the_sparkline_keeps_the_highest_of_each_minute_and_shows_gaps(now: datetime) -> None:
+    samples = [
+        QueueSample(queue="email", at=now - timedelta(seconds=seconds), depth=depth)
+        for seconds, depth in ((3590, 4), (600, 0), (540, 8), (525, 2), (0, 8))
+    ]
+    path = "M0 19.0h0 M100 31.0h0 L102 7.0 M120 7.0h0"
+    assert board_data.sparkline(now, samples, 8) == path
+    assert board_data.sparkline(now, [], 0) == ""
+
+
+# --- Next runs ----------------------------------------------------------------------------------
+
+
+def test_next_run_of_an_interval_looks_past_a_last_run_that_beat_saved_long_ago(
+    now: datetime,
+) -> None:
+    interval = IntervalSchedule.objects.create(every=30, period="seconds")
+    schedule = PeriodicTask(
+        name="n", interval=interval, last_run_at=now - timedelta(seconds=100), enabled=True
+    )
+    assert next_run(schedule, now) == now + timedelta(seconds=20)
+
+
+def test_next_run_of_a_crontab_is_the_next_full_match(now: datetime) -> None:
+    housekeeping = PeriodicTask.objects.get(name="housekeeping")
+    at = next_run(housekeeping, now)
+    assert at is not None
+    assert at > now
+    assert f"{timezone.localtime(at):%H:%M:%S}" == "03:20:00"
+
+
+@pytest.mark.parametrize(
+    ("values", "expected"),
+    [
+        ({"enabled": False}, None),
+        ({"expires": timezone.now() - timedelta(1)}, None),
+    ],
+)
+def test_no_next_run(now: datetime, values: dict[str, object], expected: None) -> None:
+    schedule = PeriodicTask.objects.get(name="housekeeping")
+    vars(schedule).update(values)
+    assert next_run(schedule, now) is expected
+
+
+def test_requested_runs_are_not_among_the_next_runs(now: datetime) -> None:
+    request_run("x" * 300, "soc.core.tasks.keep_house", "ann")
+    beat = board_data.read_beat(now, [])
+    assert [run.at for run in beat.runs] == sorted(run.at for run in beat.runs)
+    assert not any(run.name.startswith("now: ") for run in beat.runs)
+
+
+# --- Pages --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("path", ["/", "/board/live/", "/admin/", "/admin/core/heartbeat/"])
+def test_pages_need_a_sign_in(path: str) -> None:
+    response = Client().get(path, secure=True, follow=True)
+    assert urlsplit(response.redirect_chain[-1][0]).path == "/sign-in/"
+
+
+def test_a_wrong_password_is_answered_with_an_error(browser: Client) -> None:
+    response = Client().post("/sign-in/", {"username": "ann", "password": "no"}, secure=True)
+    assert 'role="alert"' in response.content.decode()
+
+
+def test_a_person_without_access_is_told_why(browser: Client) -> None:
+    client = Client()
+    client.force_login(User.objects.create_user("bob"))
+    page = client.get("/admin/", secure=True, follow=True).content.decode()
+    assert "You are signed in as bob" in page
+
+
+@pytest.mark.usefixtures("well")
+def test_the_page_and_its_live_part_show_every_section(browser: Client) -> None:
+    endpoint("<b>portal</b>", "invalid", 3, reason="<script>alert(1)</script>")
+    TaskFailure.objects.create(task="t", kind="error", error="<i>boom</i>")
+    mail("hello", "sent", sent_at=timezone.now())
+    page = browser.get("/", secure=True).content.decode()
+    live = browser.get("/board/live/", secure=True).content.decode()
+    assert "<html" in page
+    assert "<html" not in live
+    for text in (page, live):
+        for anchor in ("queues", "certificates", "beat", "failures", "mail"):
+            assert f'id="{anchor}"' in text
+        assert "&lt;b&gt;portal" in text
+        assert "<script>alert" not in text
+        assert "<i>boom" not in text
+
+
+@pytest.mark.usefixtures("well")
+@pytest.mark.parametrize("path", ["/", "/sign-in/"])
+def test_pages_hold_no_inline_script_or_style(browser: Client, path: str) -> None:
+    endpoint("portal", "invalid", 3)
+    page = browser.get(path, secure=True).content.decode()
+    assert not re.search(r"<style|\sstyle=|\son\w+=|<script(?![^>]*\ssrc=)|javascript:", page)
+    assert not re.search(r"(src|href)=\"https?://(?!localhost)", page)
+
+
+@pytest.mark.usefixtures("well")
+def test_a_person_without_the_admin_gets_no_links_to_it(browser: Client) -> None:
+    endpoint("portal", "invalid", 3)
+    client = Client()
+    client.force_login(User.objects.create_user("bob"))
+    assert "/admin/" not in client.get("/", secure=True).content.decode()
+
+
+def test_the_number_of_queries_does_not_depend_on_the_rows(
+    browser: Client, now: datetime, django_assert_num_queries: Callable[[int], object]
+) -> None:
+    queries = 10
+    with django_assert_num_queries(queries):
+        browser.get("/board/live/", secure=True)
+    for n in range(40):
+        endpoint(f"host{n}", "warning", n)
+        TaskFailure.objects.create(task="t", kind="error", at=now)
+        mail(f"sent {n}", "sent", sent_at=now)
+        mail(f"failed {n}", "failed")
+        Heartbeat.objects.create(service="worker-email", instance=str(n), seen_at=now)
+        QueueSample.objects.create(queue="email", at=now, depth=n, consumers=1, dead=0)
+        interval = IntervalSchedule.objects.create(every=n + 1, period="minutes")
+        PeriodicTask.objects.create(name=f"s{n}", task="t", interval=interval)
+    with django_assert_num_queries(queries):
+        browser.get("/board/live/", secure=True)

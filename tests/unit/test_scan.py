@@ -1,0 +1,222 @@
+"""Scans that are due, what they record, and which warnings follow; against real TLS peers."""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+import ssl
+import threading
+from collections.abc import Iterator
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+from celery.exceptions import SoftTimeLimitExceeded
+from django.core.exceptions import ValidationError
+from django.utils import timezone
+
+import pki
+from soc.notify.models import OutboundMail, Subscription
+from soc.ssl_certs import scan, tasks, warn
+from soc.ssl_certs.models import Authority, Certificate, Endpoint, Observation
+
+pytestmark = pytest.mark.django_db
+
+DAY = timedelta(days=1)
+
+
+@pytest.fixture
+def root() -> pki.Issued:
+    return pki.issue("root", ca=True)
+
+
+@pytest.fixture
+def authority(root: pki.Issued) -> Authority:
+    return Authority.objects.create(name="test", pem=root.cert_pem.decode())
+
+
+class Peer:
+    """A TLS server on loopback whose certificate can be changed."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.server = socket.create_server(("127.0.0.1", 0))
+        self.port = self.server.getsockname()[1]
+        threading.Thread(target=self._serve, daemon=True).start()
+
+    def present(self, leaf: pki.Issued) -> None:
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.load_cert_chain(*pki.write_server_files(self.folder, leaf))
+        self.context = context
+
+    def stop(self) -> None:
+        # Closing alone would leave the accept that is under way listening.
+        with contextlib.suppress(OSError):
+            self.server.shutdown(socket.SHUT_RDWR)
+        self.server.close()
+
+    def _serve(self) -> None:
+        while True:
+            try:
+                connection, _ = self.server.accept()
+            except OSError:
+                return
+            try:
+                self.context.wrap_socket(connection, server_side=True).close()
+            except OSError:
+                connection.close()
+
+
+@pytest.fixture
+def peer(tmp_path: Path) -> Iterator[Peer]:
+    made = Peer(tmp_path)
+    yield made
+    made.stop()
+
+
+@pytest.fixture
+def endpoint(peer: Peer, authority: Authority) -> Endpoint:
+    return Endpoint.objects.create(
+        host="127.0.0.1", port=peer.port, server_name="peer.internal", authority=authority
+    )
+
+
+def leaf(root: pki.Issued, days: float) -> pki.Issued:
+    return pki.issue("peer.internal", root, san=["peer.internal"], not_after=pki.NOW + days * DAY)
+
+
+def scanned(endpoint: Endpoint) -> Endpoint:
+    scan.scan(endpoint)
+    endpoint.refresh_from_db()
+    return endpoint
+
+
+@pytest.mark.parametrize(
+    ("days", "status"), [(300, "ok"), (20, "warning"), (3, "critical"), (-0.01, "invalid")]
+)
+def test_the_days_left_make_the_status(
+    endpoint: Endpoint, peer: Peer, root: pki.Issued, days: float, status: str
+) -> None:
+    peer.present(leaf(root, days))
+    assert scanned(endpoint).status == status
+    assert endpoint.certificate.san == ["peer.internal"]
+
+
+def test_an_observation_and_its_certificate_are_recorded(
+    endpoint: Endpoint, peer: Peer, root: pki.Issued
+) -> None:
+    peer.present(leaf(root, 100))
+    observation = scan.scan(endpoint)
+    assert observation.outcome == "valid"
+    assert observation.tls_version == "TLSv1.3"
+    assert observation.address == "127.0.0.1"
+    assert observation.chain_length == 1
+    certificate = Certificate.objects.get()
+    assert certificate.subject == "CN=peer.internal"
+    assert certificate.issuer == "CN=root"
+    assert "BEGIN CERTIFICATE" in certificate.pem
+
+
+def test_the_same_certificate_is_kept_once(
+    endpoint: Endpoint, peer: Peer, root: pki.Issued
+) -> None:
+    peer.present(leaf(root, 100))
+    since = scanned(endpoint).status_since
+    assert scanned(endpoint).status_since == since
+    assert Certificate.objects.count() == 1
+    assert Observation.objects.count() == 2
+
+
+def test_a_certificate_that_fails_verification_is_kept_with_the_reason(
+    endpoint: Endpoint, peer: Peer
+) -> None:
+    peer.present(pki.issue("peer.internal", san=["peer.internal"]))
+    assert scanned(endpoint).status == Endpoint.Status.INVALID
+    assert "self-signed" in endpoint.reason
+    assert endpoint.certificate.issuer == "CN=peer.internal"
+
+
+def test_the_system_store_is_the_default(endpoint: Endpoint, peer: Peer, root: pki.Issued) -> None:
+    endpoint.authority = None
+    peer.present(leaf(root, 100))
+    assert scanned(endpoint).status == Endpoint.Status.INVALID
+    assert endpoint.observations.get().outcome == "unknown_issuer"
+
+
+def test_one_failure_is_tried_again_soon_and_two_are_unreachable(
+    endpoint: Endpoint, peer: Peer
+) -> None:
+    peer.stop()
+    assert scanned(endpoint).status == Endpoint.Status.UNKNOWN
+    assert endpoint.next_scan_at <= timezone.now() + scan.RETRY
+    assert scanned(endpoint).status == Endpoint.Status.UNREACHABLE
+    assert "nothing listens there" in endpoint.reason
+
+
+def test_an_endpoint_that_comes_back_is_well_again(
+    endpoint: Endpoint, peer: Peer, root: pki.Issued
+) -> None:
+    Endpoint.objects.update(failures=5, status=Endpoint.Status.UNREACHABLE)
+    endpoint.refresh_from_db()
+    peer.present(leaf(root, 100))
+    assert scanned(endpoint).status == Endpoint.Status.OK
+    assert endpoint.failures == 0
+
+
+def test_due_endpoints_are_claimed_once(endpoint: Endpoint, authority: Authority) -> None:
+    Endpoint.objects.create(host="disabled.internal", enabled=False)
+    Endpoint.objects.create(host="later.internal", next_scan_at=timezone.now() + DAY)
+    assert list(scan.claim_due()) == [endpoint.pk]
+    assert list(scan.claim_due()) == []
+
+
+def test_a_tick_claims_a_bounded_number(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(scan, "MOST_AT_ONCE", 10)
+    Endpoint.objects.bulk_create(Endpoint(host=f"h{n}.internal") for n in range(25))
+    assert [len(list(scan.claim_due())) for _ in range(4)] == [10, 10, 5, 0]
+
+
+def test_a_scan_that_runs_out_of_time_is_recorded(
+    endpoint: Endpoint, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def hang(_: Endpoint) -> None:
+        raise SoftTimeLimitExceeded
+
+    monkeypatch.setattr(scan, "scan", hang)
+    tasks.scan_endpoint(endpoint.pk)
+    assert endpoint.observations.get().outcome == Observation.TIMEOUT
+
+
+def test_a_scan_of_a_deleted_endpoint_does_nothing() -> None:
+    tasks.scan_endpoint(4711)
+    assert not Observation.objects.exists()
+
+
+def test_subscribers_are_told_once_and_again_when_it_gets_worse(
+    endpoint: Endpoint, peer: Peer, root: pki.Issued
+) -> None:
+    Subscription.objects.create(name="ops", recipients="a@health.internal")
+    peer.present(leaf(root, 20))
+    scanned(endpoint)
+    assert warn.enqueue_warnings() == 1
+    assert warn.enqueue_warnings() == 0
+    peer.present(leaf(root, 3))
+    scanned(endpoint)
+    assert warn.enqueue_warnings() == 1
+    worst, first = OutboundMail.objects.order_by("-created_at")
+    assert first.subject.startswith("WARNING: Certificate of 127.0.0.1")
+    assert worst.subject.startswith("CRITICAL: Certificate of 127.0.0.1")
+    assert f"/admin/ssl_certs/endpoint/{endpoint.pk}/change/" in worst.text
+
+
+def test_nobody_is_told_about_what_is_well_or_disabled(endpoint: Endpoint) -> None:
+    Subscription.objects.create(name="ops", recipients="a@health.internal")
+    Endpoint.objects.update(status=Endpoint.Status.OK)
+    assert warn.enqueue_warnings() == 0
+    Endpoint.objects.update(status=Endpoint.Status.INVALID, enabled=False)
+    assert warn.enqueue_warnings() == 0
+
+
+def test_an_authority_needs_certificates() -> None:
+    with pytest.raises(ValidationError):
+        Authority(name="empty", pem="no certificate").full_clean()
