@@ -3,12 +3,13 @@
 import os
 import shutil
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import django
 import pytest
 
-REPOSITORY = Path(__file__).resolve().parent.parent
+from harness import REPOSITORY, Stack, copy_tree, has_engine, missing
 
 
 def _become_a_process_of_a_site() -> Path:
@@ -40,7 +41,21 @@ def pytest_unconfigure() -> None:
     shutil.rmtree(_SITE_ROOT)
 
 
-@pytest.fixture
-def required() -> bool:
-    """Whether a missing engine or browser is an error (REQUIRE=all) instead of a skip."""
-    return os.environ.get("REQUIRE") == "all"
+@pytest.fixture(scope="session")
+def tree(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
+    """A copy of this tree with a created site that nobody has started."""
+    if not has_engine():
+        missing("no Docker engine answers")
+    made = Stack(copy_tree(tmp_path_factory.mktemp("clone")), "smoke")
+    # What an earlier run left when it was killed.
+    made.remove()
+    made.create()
+    yield made
+    made.remove()
+
+
+@pytest.fixture(scope="session")
+def stack(tree: Stack) -> Stack:
+    """The site in containers that all tests share, started with `make up`."""
+    tree.make("up")
+    return tree

@@ -1,19 +1,13 @@
-"""A browser and a running stack, which the environment names.
+"""A real browser on the running stack."""
 
-    TEST_URL         the web pages, https://localhost:8443
-    TEST_FLOWER_URL  Flower, https://localhost:5555
-    TEST_PASSWORD    the password of the user admin
-
-The names do not start with SOC_: the settings refuse such a variable unless a site may set it.
-"""
-
-import os
 import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 from playwright.sync_api import Browser, BrowserContext, Page, sync_playwright
+
+from harness import Stack, missing
 
 SCREENSHOTS = Path(__file__).parent / "screenshots"
 ARGUMENTS = [
@@ -28,27 +22,19 @@ ARGUMENTS = [
 Shoot = Callable[[Page, str], None]
 
 
-def _given(variable: str, required: bool) -> str:
-    value = os.environ.get(variable, "")
-    if not value:
-        reason = f"{variable} is not set: no stack to look at"
-        pytest.fail(reason) if required else pytest.skip(reason)
-    return value
+@pytest.fixture
+def url(stack: Stack) -> str:
+    return stack.url
 
 
 @pytest.fixture
-def url(required: bool) -> str:
-    return _given("TEST_URL", required).rstrip("/")
+def flower_url(stack: Stack) -> str:
+    return stack.flower_url
 
 
 @pytest.fixture
-def flower_url(required: bool) -> str:
-    return _given("TEST_FLOWER_URL", required).rstrip("/")
-
-
-@pytest.fixture
-def password(required: bool) -> str:
-    return _given("TEST_PASSWORD", required)
+def password(stack: Stack) -> str:
+    return stack.secret("migrate", "admin_password")
 
 
 # One browser a module, not a session: while Playwright's loop is up, Django's ORM takes the
@@ -66,11 +52,10 @@ def chromium() -> Iterator[Browser | None]:
 
 
 @pytest.fixture
-def context(chromium: Browser | None, url: str, required: bool) -> Iterator[BrowserContext]:
+def context(chromium: Browser | None, url: str) -> Iterator[BrowserContext]:
     """A fresh browser profile that nobody has signed in with; the site's CA is private."""
     if chromium is None:
-        reason = "chromium is not installed"
-        pytest.fail(reason) if required else pytest.skip(reason)
+        missing("chromium is not installed")
     context = chromium.new_context(
         base_url=url, ignore_https_errors=True, viewport={"width": 1280, "height": 900}
     )

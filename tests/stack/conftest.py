@@ -1,4 +1,4 @@
-"""The running site that the smoke tests share."""
+"""TLS peers beside the running site."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from harness import Stack, copy_tree, require_engine, run, wait_for
 
 import pki
+from harness import Stack, run, wait_for
 
 DAY = pki.DAY
 
@@ -45,25 +45,6 @@ class Authorities:
             (self.folder / f"{port}.pem").write_bytes(own.key_pem + certificates)
             (self.folder / f"{port}.pem").chmod(0o644)
         self.folder.chmod(0o755)
-
-
-@pytest.fixture(scope="session")
-def tree(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
-    """A copy of this tree with a created site that nobody has started."""
-    require_engine()
-    stack = Stack(copy_tree(tmp_path_factory.mktemp("clone")), "smoke")
-    # What an earlier run left when it was killed.
-    stack.remove()
-    stack.create()
-    yield stack
-    stack.remove()
-
-
-@pytest.fixture(scope="session")
-def stack(tree: Stack) -> Stack:
-    """The site, started with `make up`."""
-    tree.make("up")
-    return tree
 
 
 @pytest.fixture(scope="session")

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import pytest
-from harness import Stack, wait_for
 
 from conftest import Authorities
+from harness import Stack, wait_for
 
 EXPECTED = {
     1: ("connect_refused", "unreachable", "nothing listens there"),

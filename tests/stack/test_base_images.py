@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 import subprocess
 import time
 import uuid
@@ -10,8 +9,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from harness import REPOSITORY
 
+from harness import REPOSITORY, has_engine
 from soc.environment import parse
 
 STAND_INS = {
@@ -48,20 +47,16 @@ def docker(
     return result
 
 
-def has_docker() -> bool:
-    return shutil.which("docker") is not None and docker("info", check=False).returncode == 0
-
-
 def rabbitmq_images() -> list[str]:
     """The configured one, and the stand-ins of other series that are there."""
     images = {configured_image("rabbitmq")}
-    if has_docker():
+    if has_engine():
         listing = docker("images", "--format={{.Repository}}:{{.Tag}}", "soc-offline/rabbitmq")
         images |= set(listing.stdout.split())
     return sorted(images)
 
 
-pytestmark = pytest.mark.skipif(not has_docker(), reason="needs a Docker engine")
+pytestmark = pytest.mark.skipif(not has_engine(), reason="needs a Docker engine")
 stand_in_only = pytest.mark.skipif(
     not configured_image("mariadb").startswith("soc-offline/"),
     reason="the public image does not promise this",

@@ -12,6 +12,7 @@ import time
 from collections.abc import Iterator
 
 import pytest
+
 from harness import Stack, run, wait_for
 
 OTHER_RABBITMQ = os.environ.get("OTHER_RABBITMQ_IMAGE", "soc-offline/rabbitmq:4.0")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+
 from harness import Stack, run, wait_for
 
 CONNECT = """
@@ -106,7 +107,7 @@ def publish(body, **options):
         (
             "pickle",
             'publish(b"\\x80\\x04N.", content_type="application/x-python-serialize", '
-            'content_encoding="binary", headers={"task": "soc.core.tasks.sample_queues", "id": "1"})',
+            'content_encoding="binary", headers={"task": "soc.core.tasks.keep_house", "id": "1"})',
         ),
         (
             "broken JSON",
@@ -168,15 +169,20 @@ def test_the_database_refuses_a_connection_in_the_clear(stack: Stack) -> None:
     answer = stack.python(
         "web",
         """
-import MySQLdb
-try:
-    MySQLdb.connect(host="mariadb", read_default_file="/run/site/database.cnf", ssl_mode="DISABLED")
-    print("CONNECTED")
-except MySQLdb.Error as error:
-    print("REFUSED", error)
+import configparser, MySQLdb
+options = configparser.ConfigParser()
+options.read("/run/site/database.cnf")
+login = {"host": "mariadb", **{k: options["client"][k] for k in ("user", "password")}}
+for mode in ("REQUIRED", "DISABLED"):
+    try:
+        MySQLdb.connect(**login, ssl_mode=mode, ssl={"ca": "/run/site/ca.pem"} if mode == "REQUIRED" else None)
+        print(mode, "CONNECTED")
+    except MySQLdb.Error as error:
+        print(mode, "REFUSED", error)
 """,
     )
-    assert "REFUSED" in answer
+    assert "REQUIRED CONNECTED" in answer
+    assert "DISABLED REFUSED" in answer
 
 
 def test_the_database_must_show_the_sites_certificate(stack: Stack) -> None:
@@ -185,8 +191,6 @@ def test_the_database_must_show_the_sites_certificate(stack: Stack) -> None:
         """
 import MySQLdb
 from django.db import connection
-parameters = connection.get_connection_params()
-parameters["ssl"] = {"ca": "/etc/ssl/certs/ca-certificates.crt"}
 for name, change in {
     "another CA": {"ssl": {"ca": "/etc/ssl/certs/ca-certificates.crt"}, "read_default_file": ""},
     "another name": {"host": __import__("socket").gethostbyname("mariadb")},
@@ -208,7 +212,8 @@ def test_the_application_user_cannot_change_the_schema(stack: Stack) -> None:
         """
 from django.db import connection, utils
 with connection.cursor() as cursor:
-    for statement in ("CREATE TABLE t (i INT)", "DROP TABLE core_heartbeat", "ALTER TABLE core_heartbeat ADD x INT"):
+    for statement in ("CREATE TABLE t (i INT)", "DROP TABLE core_heartbeat",
+                      "ALTER TABLE core_heartbeat ADD x INT"):
         try:
             cursor.execute(statement)
             print("ALLOWED", statement)

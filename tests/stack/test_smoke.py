@@ -7,6 +7,7 @@ import re
 import time
 
 import pytest
+
 from harness import Browser, Stack, run, wait_for, wait_until_equal
 
 HEALTH_CHECKED = {
@@ -95,7 +96,7 @@ answer = Endpoint.objects.get(host="web").pk
     }
     count = "from soc.ssl_certs.models import Observation\nanswer = Observation.objects.count()"
     before = stack.data(count)
-    status, url, body = administrator.post("/admin/django_celery_beat/periodictask/add/", **form)
+    _, url, body = administrator.post("/admin/django_celery_beat/periodictask/add/", **form)
     assert url.endswith("/admin/django_celery_beat/periodictask/"), errors(body)
     wait_for("three runs", lambda: stack.data(count) >= before + 3)
     tasks = flower_tasks(stack, "soc.ssl_certs.tasks.scan_endpoint")
@@ -191,7 +192,7 @@ def test_a_killed_workers_task_is_run_by_another(stack: Stack, peers: str) -> No
     key = stack.data(f"""
 from django.utils import timezone
 from soc.ssl_certs.models import Endpoint
-answer = Endpoint.objects.create(host={peers!r}, port=4440, enabled=False).pk
+answer = Endpoint.objects.create(host={peers!r}, port=4442, enabled=False).pk
 """)
     observed = f"""
 from soc.ssl_certs.models import Observation
@@ -215,7 +216,7 @@ answer = list(Observation.objects.filter(endpoint={key}).values_list("outcome", 
 def connected_worker(stack: Stack, peers: str) -> str:
     """Return the container whose address the hanging peer has accepted."""
     log = run("docker", "logs", peers)
-    accepted = [line.split()[-1] for line in log.splitlines() if line.startswith("4440 accepted")]
+    accepted = [line.split()[-1] for line in log.splitlines() if line.startswith("4442 accepted")]
     for index in (1, 2):
         networks = stack.inspect("worker-ssl-certs", index)["NetworkSettings"]["Networks"]
         if accepted and accepted[-1] in {network["IPAddress"] for network in networks.values()}:

@@ -1,4 +1,4 @@
-"""System checks of what the database says about the code: ``manage.py check --database default``."""
+"""System checks of what the database says of the code: ``manage.py check --database default``."""
 
 import inspect
 import json

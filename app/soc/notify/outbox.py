@@ -137,4 +137,4 @@ def _settle(
 def _backoff(attempts: int) -> timedelta:
     """Return the time to the next try: doubled each time, with jitter against a stampede."""
     longest = min(FIRST_RETRY * 2 ** min(attempts, 10), LONGEST_RETRY)
-    return longest * random.uniform(0.5, 1.0)
+    return longest * random.uniform(0.5, 1.0)  # noqa: S311 (not a secret)

@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-SILENT, CLEAR = 4440, 4441
+SILENT, CLEAR, HANGING = 4440, 4441, 4442
 
 
 def listen(port: int, answer: Callable[[socket.socket], None]) -> None:
@@ -51,7 +51,7 @@ def tls(pem: Path) -> Callable[[socket.socket], None]:
 
 
 def main(folder: Path) -> None:
-    peers = {SILENT: hang, CLEAR: speak_http}
+    peers = {SILENT: hang, CLEAR: speak_http, HANGING: hang}
     peers |= {int(pem.stem): tls(pem) for pem in folder.glob("*.pem")}
     for port, answer in peers.items():
         threading.Thread(target=listen, args=(port, answer), daemon=True).start()

@@ -17,11 +17,13 @@ import urllib.request
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, NoReturn, TypeVar
+
+import pytest
 
 from soc import environment
 
-REPOSITORY = Path(__file__).resolve().parents[2]
+REPOSITORY = Path(__file__).resolve().parents[1]
 T = TypeVar("T")
 
 
@@ -250,11 +252,15 @@ class Browser:
         return self.post("/sign-in/?next=/", username="admin", password=password)
 
 
-def require_engine() -> None:
-    """Skip without an engine, unless everything is required."""
-    import pytest
+def has_engine() -> bool:
+    """Whether a Docker engine answers."""
+    if shutil.which("docker") is None:
+        return False
+    return subprocess.run(["docker", "info"], capture_output=True, check=False).returncode == 0
 
-    if subprocess.run(["docker", "info"], capture_output=True).returncode != 0:
-        if os.environ.get("REQUIRE") == "all":
-            pytest.fail("no Docker engine answers, and REQUIRE=all")
-        pytest.skip("no Docker engine answers")
+
+def missing(what: str) -> NoReturn:
+    """Skip a test for want of something, or fail it where everything is required."""
+    if os.environ.get("REQUIRE") == "all":
+        pytest.fail(f"{what}, and REQUIRE=all")
+    pytest.skip(what)
