@@ -195,6 +195,8 @@ if EMBEDDED:
         "data_folder_in": str(STATE / "broker"),
         "data_folder_out": str(STATE / "broker"),
         "control_folder": str(STATE / "broker-control"),
+        # Once in it, a worker takes no more than its prefetch; the default of 1 s would be slow.
+        "polling_interval": 0.3,
     }
 else:
     # The certificate says who logs in; the name in the URL is for people who read logs.

@@ -14,7 +14,7 @@ EXPECTED = {
     4443: ("expired", "invalid", "expired"),
     4444: ("self_signed", "invalid", "self-signed"),
     4445: ("name_mismatch", "invalid", "elsewhere.internal"),
-    4446: ("not_yet_valid", "invalid", "not yet valid"),
+    4446: ("not_yet_valid", "invalid", "is valid from"),
     4447: ("missing_intermediate", "invalid", "test intermediate"),
     4448: ("valid", "ok", "It expires in 299 days"),
     4449: ("valid", "critical", "It expires in 2 days"),

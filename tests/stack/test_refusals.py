@@ -165,45 +165,44 @@ except Exception as error:
     assert "NO_ROUTE" in answer
 
 
-def test_the_database_refuses_a_connection_in_the_clear(stack: Stack) -> None:
-    answer = stack.python(
-        "web",
-        """
-import configparser, MySQLdb
+DATABASE = """
+import configparser, socket, MySQLdb
 options = configparser.ConfigParser()
 options.read("/run/site/database.cnf")
-login = {"host": "mariadb", **{k: options["client"][k] for k in ("user", "password")}}
-for mode in ("REQUIRED", "DISABLED"):
-    try:
-        MySQLdb.connect(**login, ssl_mode=mode, ssl={"ca": "/run/site/ca.pem"} if mode == "REQUIRED" else None)
-        print(mode, "CONNECTED")
-    except MySQLdb.Error as error:
-        print(mode, "REFUSED", error)
-""",
-    )
-    assert "REQUIRED CONNECTED" in answer
-    assert "DISABLED REFUSED" in answer
+login = {k: options["client"][k] for k in ("user", "password")}
+own, other = {"ca": "/run/site/ca.pem"}, {"ca": "/etc/ssl/certs/ca-certificates.crt"}
+"""
 
 
-def test_the_database_must_show_the_sites_certificate(stack: Stack) -> None:
-    answer = stack.python(
-        "web",
-        """
-import MySQLdb
-from django.db import connection
-for name, change in {
-    "another CA": {"ssl": {"ca": "/etc/ssl/certs/ca-certificates.crt"}, "read_default_file": ""},
-    "another name": {"host": __import__("socket").gethostbyname("mariadb")},
-}.items():
-    try:
-        MySQLdb.connect(**{**connection.get_connection_params(), **change})
-        print("CONNECTED with", name)
-    except MySQLdb.Error as error:
-        print("REFUSED", name, error)
-""",
-    )
-    assert "CONNECTED" not in answer
-    assert answer.count("REFUSED") == 2
+@pytest.mark.parametrize(
+    ("how", "error"),
+    [
+        ('host="mariadb", ssl_mode="VERIFY_IDENTITY", ssl=own', ""),
+        ('host="mariadb", ssl_mode="DISABLED"', "insecure transport"),
+        ('host="mariadb", ssl_mode="VERIFY_IDENTITY", ssl=other', "certificate"),
+        (
+            'host=socket.gethostbyname("mariadb"), ssl_mode="VERIFY_IDENTITY", ssl=own',
+            "certificate",
+        ),
+    ],
+    ids=["as we do", "in the clear", "another CA", "another name"],
+)
+def test_the_database_and_its_clients_insist_on_verified_tls(
+    stack: Stack, how: str, error: str
+) -> None:
+    code = f"""{DATABASE}
+try:
+    MySQLdb.connect(**login, {how})
+    print("CONNECTED")
+except MySQLdb.Error as error:
+    print("REFUSED", error)
+"""
+    answer = stack.python("web", code).strip().splitlines()[-1]
+    if error:
+        assert answer.startswith("REFUSED")
+        assert error in answer.lower()
+    else:
+        assert answer == "CONNECTED"
 
 
 def test_the_application_user_cannot_change_the_schema(stack: Stack) -> None:
