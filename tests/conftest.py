@@ -22,7 +22,7 @@ def _become_a_process_of_a_site() -> Path:
     sites.create(site, "embedded", {})
     sites.render(site)
     state = root / "state"
-    state.mkdir()
+    (state / "static").mkdir(parents=True)
     os.environ |= site.values() | {
         "DJANGO_SETTINGS_MODULE": "soc.settings",
         "SOC_SERVICE": "migrate",

@@ -195,7 +195,7 @@ if EMBEDDED:
         "data_folder_in": str(STATE / "broker"),
         "data_folder_out": str(STATE / "broker"),
         "control_folder": str(STATE / "broker-control"),
-        # Once in it, a worker takes no more than its prefetch; the default of 1 s would be slow.
+        # A worker takes at most its prefetch each time it looks; kombu looks once a second.
         "polling_interval": 0.3,
     }
 else:
@@ -233,9 +233,9 @@ UNFOLD = {
     "SITE_HEADER": "SOC Automation",
     "SITE_SYMBOL": "monitoring",
     "SITE_URL": "/",
-    "SITE_FAVICONS": [{"rel": "icon", "type": "image/svg+xml", "href": "soc.board_menu.icon"}],
+    "SITE_FAVICONS": [{"rel": "icon", "type": "image/svg+xml", "href": "soc.menu.icon"}],
     "SHOW_HISTORY": True,
-    "ENVIRONMENT": "soc.board_menu.badge",
+    "ENVIRONMENT": "soc.menu.badge",
     "BORDER_RADIUS": "8px",
     "COLORS": {
         # The board's accent, from nearly white to nearly black.
@@ -253,5 +253,5 @@ UNFOLD = {
             "950": "oklch(25% .06 250)",
         },
     },
-    "SIDEBAR": {"navigation": "soc.board_menu.menu"},
+    "SIDEBAR": {"navigation": "soc.menu.menu"},
 }

@@ -7,7 +7,7 @@ from django.contrib.auth.decorators import login_not_required
 from django.urls import path
 from django.views.generic import RedirectView
 
-from soc import board
+from soc.board import views as board
 from soc.core import views
 
 _SIGN_IN = auth.LoginView.as_view(

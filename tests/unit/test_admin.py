@@ -15,26 +15,11 @@ from soc.core.models import Heartbeat, QueueSample, TaskFailure
 from soc.notify.models import OutboundMail, Subscription
 from soc.ssl_certs.models import Authority, Certificate, Endpoint, Observation
 
-pytestmark = pytest.mark.django_db
+pytestmark = [pytest.mark.django_db, pytest.mark.usefixtures("plain_static_files")]
 
 SCHEDULES = "/admin/django_celery_beat/periodictask/"
 ENDPOINTS = "/admin/ssl_certs/endpoint/"
 MAILS = "/admin/notify/outboundmail/"
-
-
-@pytest.fixture(autouse=True)
-def plain_static_files(settings: Any) -> None:
-    settings.STORAGES = {
-        **settings.STORAGES,
-        "staticfiles": {"BACKEND": "django.contrib.staticfiles.storage.StaticFilesStorage"},
-    }
-
-
-@pytest.fixture
-def browser() -> Client:
-    client = Client()
-    client.force_login(User.objects.create_superuser("ann"))
-    return client
 
 
 @pytest.fixture

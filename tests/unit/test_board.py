@@ -12,14 +12,15 @@ from django.test import Client
 from django.utils import timezone
 from django_celery_beat.models import IntervalSchedule, PeriodicTask
 
-from soc import board_data, board_headline
+from soc.board import data as board_data
+from soc.board import headline as board_headline
 from soc.core.models import Heartbeat, QueueSample, TaskFailure
 from soc.core.schedules import next_run, request_run
 from soc.notify.models import OutboundMail
 from soc.queues import QUEUES
 from soc.ssl_certs.models import Certificate, Endpoint
 
-pytestmark = pytest.mark.django_db
+pytestmark = [pytest.mark.django_db, pytest.mark.usefixtures("plain_static_files")]
 
 
 @pytest.fixture
@@ -34,21 +35,6 @@ def well(now: datetime) -> None:
         Heartbeat.objects.create(service=service, instance="one", seen_at=now)
     for queue in QUEUES:
         QueueSample.objects.create(queue=queue.name, at=now, depth=0, consumers=1, dead=0)
-
-
-@pytest.fixture(autouse=True)
-def plain_static_files(settings: Any) -> None:
-    settings.STORAGES = {
-        **settings.STORAGES,
-        "staticfiles": {"BACKEND": "django.contrib.staticfiles.storage.StaticFilesStorage"},
-    }
-
-
-@pytest.fixture
-def browser() -> Client:
-    client = Client()
-    client.force_login(User.objects.create_superuser("ann"))
-    return client
 
 
 def endpoint(name: str, status: str, days: float | None = None, **values: object) -> Endpoint:

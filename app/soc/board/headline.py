@@ -6,7 +6,7 @@ from datetime import datetime, timedelta
 
 from django.utils.timesince import timesince
 
-from soc.board_data import MOST_FAILURES, SAMPLE_IS_OLD, Board, QueueState
+from soc.board.data import MOST_FAILURES, SAMPLE_IS_OLD, Board, QueueState
 from soc.notify.models import OutboundMail
 from soc.ssl_certs.models import Endpoint
 

@@ -6,7 +6,8 @@ from django.utils import timezone
 from django.views.decorators.cache import never_cache
 from django.views.decorators.http import require_safe
 
-from soc import board_data, board_headline, board_menu
+from soc import menu
+from soc.board import data, headline
 
 
 @require_safe
@@ -24,10 +25,10 @@ def live(request: HttpRequest) -> HttpResponse:
 
 
 def _render(request: HttpRequest, template: str) -> HttpResponse:
-    board = board_data.read(timezone.now())
+    board = data.read(timezone.now())
     context = {
         "board": board,
-        "headline": board_headline.of(board),
-        "flower_link": board_menu.flower_link(),
+        "headline": headline.of(board),
+        "flower_link": menu.flower_link(),
     }
     return render(request, template, context)
