@@ -200,7 +200,6 @@ def test_compose_is_short_and_hardened() -> None:
         assert isinstance(service.get("command", []), list), name
         if name not in ONE_SHOT:
             assert {"cpus", "mem_limit"} <= service.keys(), name
-        if name not in ONE_SHOT | {"catcher"}:
             assert "healthcheck" in service, name
 
 

@@ -12,7 +12,7 @@ from aiosmtpd.smtp import SMTP, Envelope, Session
 from django.core.exceptions import ValidationError
 from django.utils import timezone
 
-from soc.notify import outbox, smtp, templates
+from soc.notify import outbox, smtp, tasks, templates
 from soc.notify.models import OutboundMail, Subscription, validate_recipients, validate_tags
 from soc.notify.templates import Notice
 
@@ -158,6 +158,34 @@ def test_a_relay_that_is_down_keeps_the_mail_and_says_why(
     assert mail.next_try_at > timezone.now()
 
 
+def test_a_relay_that_is_down_is_asked_once_for_all_mail(
+    subscription: Subscription, settings: object, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings.SMTP_HOST, settings.SMTP_PORT = "127.0.0.1", free_port()
+    attempts = []
+    connect = smtp._connect
+    monkeypatch.setattr(smtp, "_connect", lambda: (attempts.append(1), connect())[1])
+    for number in range(outbox.BATCH):
+        outbox.enqueue(NOTICE, f"occasion {number}")
+    outbox.send_due()
+    assert len(attempts) == 1
+    mails = OutboundMail.objects.all()
+    assert all("Connection refused" in mail.last_error for mail in mails)
+    assert all(mail.next_try_at > timezone.now() for mail in mails)
+
+
+def test_a_storm_wakes_another_worker(
+    subscription: Subscription, relay: Relay, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    woken = []
+    monkeypatch.setattr(tasks.send_due_mail, "apply_async", lambda **_: woken.append(1))
+    for number in range(outbox.BATCH + 1):
+        outbox.enqueue(NOTICE, f"occasion {number}")
+    assert tasks.send_due_mail() == outbox.BATCH + 1
+    assert tasks.send_due_mail() == 0
+    assert len(woken) == 1
+
+
 def test_a_mail_is_sent_when_the_relay_is_back(subscription: Subscription, relay: Relay) -> None:
     relay.reply = "451 Try again later"
     outbox.enqueue(NOTICE, "occasion")
@@ -180,6 +208,21 @@ def test_a_refusal_for_good_is_recorded_and_not_repeated(
     mail = OutboundMail.objects.get()
     assert (mail.state, mail.smtp_code, mail.next_try_at) == (OutboundMail.State.FAILED, 550, None)
     assert "No such user" in mail.last_error
+
+
+def test_a_login_that_the_relay_refuses_keeps_the_mail(
+    subscription: Subscription, relay: Relay, settings: object
+) -> None:
+    """The relay of this test takes no login at all."""
+    settings.SMTP_USER = "soc"
+    (settings.IDENTITY / "smtp_password").write_text("guess")
+    outbox.enqueue(NOTICE, "occasion")
+    outbox.send_due()
+    assert OutboundMail.objects.get().state == OutboundMail.State.QUEUED
+    (settings.IDENTITY / "smtp_password").unlink()
+    OutboundMail.objects.update(next_try_at=timezone.now())
+    outbox.send_due()
+    assert "smtp_password" in OutboundMail.objects.get().last_error
 
 
 def test_the_claim_of_a_dead_worker_falls_due_again(

@@ -170,6 +170,20 @@ def test_due_endpoints_are_claimed_once(endpoint: Endpoint, authority: Authority
     assert list(scan.claim_due()) == []
 
 
+def test_an_endpoint_whose_scan_was_lost_falls_due_again(endpoint: Endpoint) -> None:
+    list(scan.claim_due())
+    endpoint.refresh_from_db()
+    assert endpoint.next_scan_at <= timezone.now() + scan.CLAIM
+
+
+def test_a_scanned_endpoint_is_due_after_its_interval(
+    endpoint: Endpoint, peer: Peer, root: pki.Issued
+) -> None:
+    peer.present(leaf(root, 100))
+    due = scanned(endpoint).next_scan_at
+    assert timedelta(minutes=59) < due - timezone.now() <= endpoint.interval
+
+
 def test_a_tick_claims_a_bounded_number(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(scan, "MOST_AT_ONCE", 10)
     Endpoint.objects.bulk_create(Endpoint(host=f"h{n}.internal") for n in range(25))

@@ -7,20 +7,25 @@ from datetime import datetime, timedelta
 
 from django.conf import settings
 from django.db import OperationalError, connection, transaction
-from django.db.models import F
+from django.db.models import F, QuerySet
 from django.utils import timezone
 
 from soc.notify import smtp, templates
 from soc.notify.models import CLAIM, OutboundMail, Subscription
 
-BATCH = 20
-"""Mails that one worker claims at a time."""
+BATCH = 5
+"""Mails that one worker claims at a time: few, so that several workers share a storm."""
+
+PATIENCE = 30.0
+"""Seconds after which a run claims no more mail; the queue's time limit is twice that."""
 
 FIRST_RETRY = timedelta(seconds=30)
 LONGEST_RETRY = timedelta(minutes=30)
 
 PAUSES = (0.2, 1.0, 5.0, 10.0)
 """Seconds between the attempts to mark a mail."""
+
+State = OutboundMail.State
 
 logger = logging.getLogger(__name__)
 
@@ -58,12 +63,35 @@ def _mail(notice: templates.Notice, subscription: Subscription) -> dict[str, obj
     }
 
 
+def _due() -> QuerySet[OutboundMail]:
+    return OutboundMail.objects.filter(next_try_at__lte=timezone.now())
+
+
+def exceeds_a_batch() -> bool:
+    """Tell whether more mail is due than one worker claims at a time."""
+    return _due()[: BATCH + 1].count() > BATCH
+
+
 def send_due() -> int:
-    """Send every mail that is due and return how many went out."""
+    """Send the mail that is due, for ``PATIENCE`` at most, and return how many went out."""
     sent = 0
-    while claimed := _claim():
-        for mail in claimed:
-            sent += _send(mail)
+    end = time.monotonic() + PATIENCE
+    while time.monotonic() < end and (claimed := _claim()):
+        for position, mail in enumerate(claimed):
+            try:
+                smtp.deliver(mail)
+            except smtp.Refused as error:
+                _fail(mail, error)
+            except smtp.RelayDown as error:
+                # The others of the batch would only wait for the same relay one by one.
+                for waiting in claimed[position:]:
+                    _postpone(waiting, error)
+                return sent
+            except smtp.Unavailable as error:
+                _postpone(mail, error)
+            else:
+                _settle(mail, State.SENT, sent_at=timezone.now(), smtp_code=250, last_error="")
+                sent += 1
     return sent
 
 
@@ -77,41 +105,35 @@ def _claim() -> list[OutboundMail]:
     now = timezone.now()
     skip_locked = connection.features.has_select_for_update_skip_locked
     with transaction.atomic():
-        unlocked = OutboundMail.objects.select_for_update(skip_locked=skip_locked)
-        mails = list(unlocked.filter(next_try_at__lte=now).order_by("next_try_at")[:BATCH])
+        unlocked = _due().select_for_update(skip_locked=skip_locked)
+        mails = list(unlocked.order_by("next_try_at")[:BATCH])
         OutboundMail.objects.filter(pk__in=[mail.pk for mail in mails]).update(
-            state=OutboundMail.State.SENDING,
+            state=State.SENDING,
             next_try_at=now + CLAIM,
             attempts=F("attempts") + 1,
         )
     return mails
 
 
-def _send(mail: OutboundMail) -> bool:
-    """Send one claimed mail and record what became of it."""
-    try:
-        smtp.deliver(mail)
-    except smtp.Refused as error:
-        _settle(mail, OutboundMail.State.FAILED, smtp_code=error.code, last_error=str(error))
-        logger.error("Mail %s to %s was refused: %s", mail.pk, mail.recipients, error)
-        return False
-    except smtp.Unavailable as error:
-        _settle(
-            mail,
-            OutboundMail.State.QUEUED,
-            smtp_code=error.code,
-            last_error=str(error),
-            next_try_at=timezone.now() + _backoff(mail.attempts),
-        )
-        logger.warning("Mail %s waits for another try: %s", mail.pk, error)
-        return False
-    _settle(mail, OutboundMail.State.SENT, sent_at=timezone.now(), smtp_code=250, last_error="")
-    return True
+def _fail(mail: OutboundMail, error: smtp.Refused) -> None:
+    _settle(mail, State.FAILED, smtp_code=error.code, last_error=str(error))
+    logger.error("Mail %s to %s was refused: %s", mail.pk, mail.recipients, error)
+
+
+def _postpone(mail: OutboundMail, error: smtp.Unavailable) -> None:
+    _settle(
+        mail,
+        State.QUEUED,
+        smtp_code=error.code,
+        last_error=str(error),
+        next_try_at=timezone.now() + _backoff(mail.attempts),
+    )
+    logger.warning("Mail %s waits for another try: %s", mail.pk, error)
 
 
 def _settle(
     mail: OutboundMail,
-    state: OutboundMail.State,
+    state: State,
     *,
     next_try_at: datetime | None = None,
     **values: object,

@@ -14,11 +14,15 @@ TIMEOUT = 15
 
 
 class Unavailable(Exception):
-    """The relay cannot be reached or asks to try later (4xx)."""
+    """The mail did not go out now; the relay asks to try later (4xx)."""
 
     def __init__(self, reason: str, code: int | None = None) -> None:
         super().__init__(reason)
         self.code = code
+
+
+class RelayDown(Unavailable):
+    """The relay itself cannot be reached or used, whatever the mail."""
 
 
 class Refused(Unavailable):
@@ -33,11 +37,16 @@ def deliver(mail: OutboundMail) -> None:
 
     Raises:
         Refused: the relay refuses the mail or all of its recipients for good.
-        Unavailable: the relay cannot be reached, or wants it tried again.
+        RelayDown: the relay cannot be reached or used.
+        Unavailable: the relay wants the mail tried again.
     """
-    message = compose(mail)
     try:
-        _relay().send_message(message, settings.MAIL_FROM, mail.recipients)
+        relay = _relay()
+    # A password that the relay does not take is the site's trouble, not the mail's.
+    except (smtplib.SMTPException, OSError) as error:
+        raise _down(error) from error
+    try:
+        relay.send_message(compose(mail), settings.MAIL_FROM, mail.recipients)
     except smtplib.SMTPRecipientsRefused as error:
         raise _of_recipients(error) from error
     except smtplib.SMTPResponseException as error:
@@ -45,8 +54,11 @@ def deliver(mail: OutboundMail) -> None:
         raise _of_reply(error.smtp_code, error.smtp_error) from error
     except (smtplib.SMTPException, OSError) as error:
         close()
-        where = f"{settings.SMTP_HOST}:{settings.SMTP_PORT}"
-        raise Unavailable(f"The relay {where} cannot be used: {error}") from error
+        raise _down(error) from error
+
+
+def _down(error: Exception) -> RelayDown:
+    return RelayDown(f"The relay {settings.SMTP_HOST}:{settings.SMTP_PORT} cannot be used: {error}")
 
 
 def compose(mail: OutboundMail) -> EmailMessage:

@@ -15,6 +15,9 @@ from soc.ssl_certs.models import Certificate, Endpoint, Observation
 MOST_AT_ONCE = 500
 """Scans that one tick starts at most: 10,000 endpoints an hour need 84 a tick of 30 s."""
 
+CLAIM = timedelta(minutes=10)
+"""How long a claimed endpoint waits for its scan; one whose scan was lost falls due again."""
+
 RETRY = timedelta(minutes=1)
 """When an endpoint that was not reached is tried again, the first time."""
 
@@ -29,10 +32,8 @@ def claim_due() -> Iterator[int]:
     """
     now = timezone.now()
     due = Endpoint.objects.filter(enabled=True, next_scan_at__lte=now).order_by("next_scan_at")
-    for pk, minutes in due.values_list("pk", "interval_minutes")[:MOST_AT_ONCE]:
-        if Endpoint.objects.filter(pk=pk, next_scan_at__lte=now).update(
-            next_scan_at=now + timedelta(minutes=minutes)
-        ):
+    for pk in due.values_list("pk", flat=True)[:MOST_AT_ONCE]:
+        if Endpoint.objects.filter(pk=pk, next_scan_at__lte=now).update(next_scan_at=now + CLAIM):
             yield pk
 
 
@@ -125,5 +126,9 @@ def _settle(endpoint: Endpoint, status: Endpoint.Status, reason: str, **values: 
     if status != endpoint.status:
         values["status_since"] = now
     Endpoint.objects.filter(pk=endpoint.pk).update(
-        status=status, reason=reason, scanned_at=now, **values
+        status=status,
+        reason=reason,
+        scanned_at=now,
+        next_scan_at=now + endpoint.interval,
+        **values,
     )

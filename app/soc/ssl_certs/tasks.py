@@ -3,11 +3,9 @@
 from celery.exceptions import SoftTimeLimitExceeded
 
 from soc.celery import app
-from soc.notify.tasks import send_due_mail
+from soc.notify.tasks import WAKE_UP_EXPIRES, send_due_mail
 from soc.ssl_certs import scan, warn
 from soc.ssl_certs.models import Endpoint, Observation
-
-SCAN_EXPIRES = 600
 
 
 @app.task
@@ -15,7 +13,7 @@ def scan_due() -> int:
     """Queue one scan per endpoint that is due, and return how many."""
     keys = list(scan.claim_due())
     for key in keys:
-        scan_endpoint.apply_async((key,), expires=SCAN_EXPIRES)
+        scan_endpoint.apply_async((key,), expires=scan.CLAIM.total_seconds())
     return len(keys)
 
 
@@ -36,4 +34,4 @@ def scan_endpoint(key: int) -> None:
 def warn_subscribers() -> None:
     """Queue mail about endpoints in trouble and wake the email worker."""
     if warn.enqueue_warnings():
-        send_due_mail.apply_async(expires=60)
+        send_due_mail.apply_async(expires=WAKE_UP_EXPIRES)
