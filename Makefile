@@ -36,8 +36,8 @@ test: lint ## Run every test that this machine can run; REQUIRE=all makes a miss
 	@$(VENV)/bin/pytest $(TESTS)
 
 lint: $(VENV)/ready ## Check style and types of the code
-	@$(VENV)/bin/ruff check app tests
-	@$(VENV)/bin/ruff format --check app tests
+	@$(VENV)/bin/ruff check app tests docker
+	@$(VENV)/bin/ruff format --check app tests docker
 
 bench: $(VENV)/ready ## Run a benchmark: BENCH=tasks|...
 	@$(VENV)/bin/python tests/bench/$(BENCH).py

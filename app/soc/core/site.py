@@ -254,7 +254,10 @@ def _write(path: Path, content: str | bytes) -> None:
 
 
 def _taken_ports(values: Mapping[str, str]) -> Iterator[str]:
-    for variable in ("SOC_WEB_PORT", "SOC_FLOWER_PORT"):
+    variables = ["SOC_WEB_PORT", "SOC_FLOWER_PORT"]
+    if values["SOC_STACK"] == "embedded" and values.get("COMPOSE_PROFILES") == "catcher":
+        variables.append("SOC_SMTP_PORT")
+    for variable in variables:
         family = socket.AF_INET6 if ":" in values["SOC_BIND"] else socket.AF_INET
         with socket.socket(family) as probe:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)

@@ -33,7 +33,7 @@ class Keeper:
         return "250 Kept"
 
 
-async def _serve(identity: Path, box: mailbox.Maildir, bind: str) -> None:
+async def _serve(identity: Path, box: mailbox.Maildir, bind: str, port: int) -> None:
     context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
     context.load_cert_chain(identity / "cert.pem", identity / "key.pem")
     loop = asyncio.get_running_loop()
@@ -44,7 +44,7 @@ async def _serve(identity: Path, box: mailbox.Maildir, bind: str) -> None:
             Keeper(box), hostname="catcher", tls_context=context, require_starttls=True, loop=loop
         ),
         bind,
-        PORT,
+        port,
     )
     async with server:
         await stopped.wait()
@@ -66,8 +66,13 @@ def main(arguments: list[str]) -> None:
     if arguments == ["show"]:
         show(box)
     else:
-        bind = "127.0.0.1" if os.environ["SOC_STACK"] == "embedded" else "0.0.0.0"  # noqa: S104
-        asyncio.run(_serve(Path(os.environ["SOC_IDENTITY"]), box, bind))
+        identity = Path(os.environ["SOC_IDENTITY"])
+        if os.environ["SOC_STACK"] == "embedded":
+            # Two sites share the host's ports, and the mail worker goes where the site says.
+            bind, port = "127.0.0.1", int(os.environ["SOC_SMTP_PORT"])
+        else:
+            bind, port = "0.0.0.0", PORT  # noqa: S104
+        asyncio.run(_serve(identity, box, bind, port))
 
 
 if __name__ == "__main__":
