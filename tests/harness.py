@@ -1,7 +1,8 @@
-"""A real site in containers, made from a copy of this tree, driven as an operator would."""
+"""Real sites, made from a copy of this tree and driven as an operator would."""
 
 from __future__ import annotations
 
+import base64
 import http.cookiejar
 import json
 import os
@@ -17,7 +18,7 @@ import urllib.request
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, NoReturn, TypeVar
+from typing import Any, ClassVar, NoReturn, TypeVar
 
 import pytest
 
@@ -36,8 +37,7 @@ def run(*command: str, stdin: str = "", check: bool = True, **options: Any) -> s
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         timeout=900,
-        # The tests' own site would win over that of the stack.
-        env={name: value for name, value in os.environ.items() if name not in environment.BY_NAME},
+        env=_clean_environment(),
         **options,
     )
     if check and result.returncode != 0:
@@ -45,6 +45,17 @@ def run(*command: str, stdin: str = "", check: bool = True, **options: Any) -> s
             f"{' '.join(command)} ended with {result.returncode}:\n{result.stdout}"
         )
     return result.stdout
+
+
+def _clean_environment() -> dict[str, str]:
+    """Return the environment without the tests' own site and a surrounding make's options."""
+    return {
+        name: value
+        for name, value in os.environ.items()
+        if name not in environment.BY_NAME
+        and not name.startswith(("SOC_", "MAKE", "MFLAGS"))
+        and name not in ("SITE", "STACK", "PYTHON")
+    }
 
 
 def wait_for(what: str, probe: Callable[[], T], seconds: float = 60) -> T:
@@ -89,13 +100,15 @@ def free_port() -> int:
 
 
 @dataclass
-class Stack:
+class Site:
     """One site of its own name, project and ports."""
 
     folder: Path
     site: str
     web_port: int = field(default_factory=free_port)
     flower_port: int = field(default_factory=free_port)
+
+    kind: ClassVar[str]
 
     @property
     def url(self) -> str:
@@ -109,34 +122,18 @@ class Stack:
     def env_file(self) -> Path:
         return self.folder / "env" / f"{self.site}.env"
 
-    @property
-    def project(self) -> str:
-        return f"soc-{self.site}"
-
     def secret(self, service: str, name: str) -> str:
         return (self.folder / "env" / self.site / service / name).read_text()
 
     def make(self, *arguments: str, check: bool = True) -> str:
-        return run(
-            "make",
-            "STACK=containers",
-            f"SITE={self.site}",
-            *arguments,
-            cwd=self.folder,
-            check=check,
-        )
-
-    def compose(self, *arguments: str, **options: Any) -> str:
-        stack = "docker/containers/stack"
-        return run(stack, "compose", self.site, *arguments, cwd=self.folder, **options)
+        options = (f"STACK={self.kind}", f"SITE={self.site}")
+        return run("make", *options, *arguments, cwd=self.folder, check=check)
 
     def create(self, **values: str) -> None:
-        """Create the site as a real one with a relay: here, the catcher."""
+        """Create the site as a real one with a relay: its catcher, unless ``values`` says else."""
         self.make("site")
         self.set(
             COMPOSE_PROFILES="catcher",
-            SOC_SMTP_HOST="catcher",
-            SOC_SMTP_PORT="2525",
             SOC_MAIL_FROM="soc@health.internal",
             SOC_MAIL_TO="operations@health.internal",
             SOC_WEB_PORT=str(self.web_port),
@@ -150,6 +147,36 @@ class Stack:
             text, found = re.subn(rf"^{name}=.*$", f"{name}={value}", text, flags=re.MULTILINE)
             assert found == 1, name
         self.env_file.write_text(text)
+
+    def browser(self) -> Browser:
+        return Browser(self)
+
+    def flower(
+        self, path: str, form: dict[str, str] | None = None, *, user: str = "admin"
+    ) -> tuple[int, str]:
+        """Return status and body of a page of Flower; without a user, as a stranger."""
+        login = base64.b64encode(f"{user}:{self.secret('flower', 'password')}".encode()).decode()
+        headers = {"Authorization": f"Basic {login}"} if user else {}
+        status, _, body = self.browser().open(path, form, base=self.flower_url, headers=headers)
+        return status, body
+
+
+@dataclass
+class Stack(Site):
+    """A site in containers."""
+
+    kind = "containers"
+
+    @property
+    def project(self) -> str:
+        return f"soc-{self.site}"
+
+    def compose(self, *arguments: str, **options: Any) -> str:
+        stack = "docker/containers/stack"
+        return run(stack, "compose", self.site, *arguments, cwd=self.folder, **options)
+
+    def create(self, **values: str) -> None:
+        super().create(SOC_SMTP_HOST="catcher", SOC_SMTP_PORT="2525", **values)
 
     def remove(self) -> None:
         """Take the site down with its volumes, whatever is left of it."""
@@ -204,17 +231,14 @@ class Stack:
             mails.append(headers | {"text": text})
         return mails
 
-    def browser(self) -> Browser:
-        return Browser(self)
-
 
 class Browser:
     """A web client with cookies that verifies the site's certificate."""
 
-    def __init__(self, stack: Stack) -> None:
-        self.stack = stack
+    def __init__(self, site: Site) -> None:
+        self.site = site
         self.cookies = http.cookiejar.CookieJar()
-        authority = stack.folder / "env" / stack.site / "ca" / "ca.pem"
+        authority = site.folder / "env" / site.site / "ca" / "ca.pem"
         self.opener = urllib.request.build_opener(
             urllib.request.HTTPSHandler(context=ssl.create_default_context(cafile=authority)),
             urllib.request.HTTPCookieProcessor(self.cookies),
@@ -228,7 +252,7 @@ class Browser:
         headers: dict[str, str] | None = None,
     ) -> tuple[int, str, str]:
         """Return status, final URL and body."""
-        base = base or self.stack.url
+        base = base or self.site.url
         data = urllib.parse.urlencode(form, doseq=True).encode() if form is not None else None
         request = urllib.request.Request(
             base + path, data, {"Referer": base + path, **(headers or {})}

@@ -7,7 +7,8 @@ from typing import Any
 import celery
 from billiard.einfo import ExceptionInfo
 from celery.exceptions import SoftTimeLimitExceeded
-from django.db import DatabaseError, InterfaceError, OperationalError
+from celery.signals import task_prerun
+from django.db import DatabaseError, InterfaceError, OperationalError, close_old_connections
 
 from soc.core.liveness import Liveness
 from soc.queues import queue_of
@@ -69,3 +70,13 @@ app = celery.Celery("soc", task_cls=Task)
 app.config_from_object("django.conf:settings", namespace="CELERY")
 app.autodiscover_tasks()
 app.steps["consumer"].add(Liveness)
+
+
+@task_prerun.connect
+def _begin_with_a_working_connection(**_: object) -> None:
+    """Drop a kept database connection that has died.
+
+    Connections are kept between tasks, because a new one costs more than most tasks; after a
+    restart of the database the kept ones are dead, and nothing in Celery would ever look.
+    """
+    close_old_connections()

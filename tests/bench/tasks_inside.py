@@ -1,12 +1,13 @@
 """The part of the benchmark of tasks that runs in containers of the app image.
 
-python3 tasks_inside.py work stock|ours
-python3 tasks_inside.py publish stock|ours COUNT SECONDS
+python3 tasks_inside.py publish|work stock|ours|ours_prefetch_4 [COUNT SECONDS]
 """
 
 import os
+import ssl
 import sys
 import time
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -14,13 +15,15 @@ from typing import Any
 import celery
 from celery import signals
 
+from soc import queues
+
 RECORDS = Path("/records")
 IDENTITY = Path("/identity")
-CHILDREN = 2
+QUEUE = queues.BY_NAME["ssl_certs"]
 
 
 def stock() -> celery.Celery:
-    """Celery as it comes; what is set says only how to reach a broker that insists on TLS."""
+    """Celery as it comes: what is set only says how to reach a broker that insists on TLS."""
     return celery.Celery(
         "stock",
         broker="amqps://bench@rabbitmq:5671//",
@@ -29,6 +32,7 @@ def stock() -> celery.Celery:
             "ca_certs": str(IDENTITY / "ca.pem"),
             "certfile": str(IDENTITY / "cert.pem"),
             "keyfile": str(IDENTITY / "key.pem"),
+            "cert_reqs": ssl.CERT_REQUIRED,
             "server_hostname": None,
         },
     )
@@ -67,17 +71,19 @@ def publish(app: celery.Celery, count: int, seconds: float) -> None:
     print(time.monotonic() - start)
 
 
-def work(app: celery.Celery) -> None:
-    """Run a worker until it is told to stop; note its CPU time when it begins and ends."""
+def work(app: celery.Celery, prefetch: int) -> None:
+    """Run a worker until it is told to stop; note its CPU time when it is ready and when told."""
     add_task(app)
     signals.worker_ready.connect(_note_cpu)
     signals.worker_shutting_down.connect(_note_cpu)
     if app.main == "stock":
-        app.worker_main(["worker", f"--concurrency={CHILDREN}"])
+        # Celery's own documentation starts its workers with INFO, which is our level too.
+        app.worker_main(["worker", f"--concurrency={QUEUE.concurrency}", "--loglevel=INFO"])
     else:
         from soc.worker import main
 
-        main(["ssl_certs"])
+        queues.BY_NAME[QUEUE.name] = replace(QUEUE, prefetch=prefetch)
+        main([QUEUE.name])
 
 
 def _note_cpu(signal: signals.Signal, **_: object) -> None:
@@ -91,8 +97,9 @@ def _note_cpu(signal: signals.Signal, **_: object) -> None:
 
 
 if __name__ == "__main__":
-    match sys.argv[1:]:
-        case ["work", variant]:
-            work({"stock": stock, "ours": ours}[variant]())
-        case ["publish", variant, count, seconds]:
-            publish({"stock": stock, "ours": ours}[variant](), int(count), float(seconds))
+    action, variant, *numbers = sys.argv[1:]
+    app = stock() if variant == "stock" else ours()
+    if action == "publish":
+        publish(app, int(numbers[0]), float(numbers[1]))
+    else:
+        work(app, prefetch=4 if variant == "ours_prefetch_4" else QUEUE.prefetch)

@@ -112,31 +112,22 @@ def errors(body: str) -> list[str]:
 
 
 def flower_tasks(stack: Stack, name: str) -> dict[str, dict[str, str]]:
-    status, body = flower(stack, f"/api/tasks?taskname={name}&limit=50")
+    status, body = stack.flower(f"/api/tasks?taskname={name}&limit=50")
     assert status == 200
     return json.loads(body)
 
 
-def flower(stack: Stack, path: str, *, user: str = "admin") -> tuple[int, str]:
-    import base64
-
-    login = base64.b64encode(f"{user}:{stack.secret('flower', 'password')}".encode()).decode()
-    headers = {"Authorization": f"Basic {login}"} if user else {}
-    status, _, body = stack.browser().open(path, base=stack.flower_url, headers=headers)
-    return status, body
-
-
 @pytest.mark.parametrize("path", ["/", "/metrics", "/api/tasks", "/api/workers", "/broker"])
 def test_flower_asks_for_its_password(stack: Stack, path: str) -> None:
-    assert flower(stack, path)[0] == 200
-    assert flower(stack, path, user="")[0] == 401
-    assert flower(stack, path, user="guest")[0] == 401
+    assert stack.flower(path)[0] == 200
+    assert stack.flower(path, user="")[0] == 401
+    assert stack.flower(path, user="guest")[0] == 401
 
 
 def test_flower_sees_every_worker_and_the_broker(stack: Stack) -> None:
-    workers = json.loads(flower(stack, "/api/workers?refresh=1")[1])
+    workers = json.loads(stack.flower("/api/workers?refresh=1")[1])
     assert {name.split("@")[0] for name in workers} == {"email", "shared", "ssl_certs"}
-    lengths = json.loads(flower(stack, "/api/queues/length")[1])["active_queues"]
+    lengths = json.loads(stack.flower("/api/queues/length")[1])["active_queues"]
     assert {queue["name"] for queue in lengths} >= {"email", "shared", "ssl_certs"}
 
 
