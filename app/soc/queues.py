@@ -8,6 +8,8 @@ from dataclasses import dataclass
 
 TASK_EXCHANGE = "soc.tasks"
 DEAD_LETTER_EXCHANGE = "soc.dead"
+QUORUM = {"x-queue-type": "quorum"}
+"""The arguments of every task queue: replicated, and safe with late acknowledgement."""
 
 
 @dataclass(frozen=True)
@@ -45,17 +47,19 @@ class Queue:
         return "worker-" + self.name.replace("_", "-")
 
     @property
-    def arguments(self) -> dict[str, str | int]:
-        """The queue's broker arguments (RabbitMQ documentation: quorum queues, dead lettering)."""
+    def policy(self) -> dict[str, str | int]:
+        """The queue's limits (RabbitMQ documentation: policies, quorum queues, dead lettering).
+
+        A policy, because it can change: a queue keeps the arguments it was declared with.
+        """
         return {
-            "x-queue-type": "quorum",
-            "x-dead-letter-exchange": DEAD_LETTER_EXCHANGE,
-            "x-dead-letter-routing-key": self.routing_key,
-            "x-dead-letter-strategy": "at-least-once",
-            "x-delivery-limit": self.delivery_limit,
-            "x-max-length": self.max_length,
-            "x-message-ttl": self.message_ttl * 1000,
-            "x-overflow": "reject-publish",
+            "dead-letter-exchange": DEAD_LETTER_EXCHANGE,
+            "dead-letter-routing-key": self.routing_key,
+            "dead-letter-strategy": "at-least-once",
+            "delivery-limit": self.delivery_limit,
+            "max-length": self.max_length,
+            "message-ttl": self.message_ttl * 1000,
+            "overflow": "reject-publish",
         }
 
 

@@ -12,7 +12,7 @@ from kombu import Exchange
 from kombu import Queue as KombuQueue
 
 from soc import environment
-from soc.queues import QUEUES, TASK_EXCHANGE
+from soc.queues import QUEUES, QUORUM, TASK_EXCHANGE
 
 SITE = environment.of_process(os.environ)
 EMBEDDED = SITE["SOC_STACK"] == "embedded"
@@ -156,7 +156,7 @@ CELERY_TASK_QUEUES = [
         queue.name,
         _exchange,
         routing_key=queue.routing_key,
-        queue_arguments=None if EMBEDDED else queue.arguments,
+        queue_arguments=None if EMBEDDED else QUORUM,
         # The broker's definitions declare the queues; a worker may not.
         no_declare=not EMBEDDED,
     )

@@ -41,6 +41,7 @@ def test_health_checks_see_what_they_are_for(stack: Stack) -> None:
     watched = (*frozen, "worker-email")
     assert all(healthy(stack, service) for service in watched)
     worker = f"email@{stack.inspect('worker-email')['Config']['Hostname']}"
+    wait_for("Flower to know it", lambda: worker in stack.flower("/api/workers?refresh=1")[1])
     assert "no longer" in flower_control(stack, "cancel-consumer", worker, "email")
     for service in frozen:
         signal_all(stack, service, "STOP")

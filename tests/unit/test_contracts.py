@@ -60,11 +60,14 @@ def test_every_compose_service_has_an_identity_of_its_own() -> None:
             assert service["environment"]["SOC_SERVICE"] == name
 
 
-def test_every_queue_is_defined_in_the_broker_with_its_arguments() -> None:
+def test_every_queue_is_defined_in_the_broker_with_its_limits() -> None:
     defined = {queue["name"]: queue["arguments"] for queue in DEFINITIONS["queues"]}
+    policies = {policy["pattern"]: policy["definition"] for policy in DEFINITIONS["policies"]}
     for queue in QUEUES:
-        assert defined[queue.name] == queue.arguments
-        assert defined[queue.name]["x-dead-letter-exchange"] == DEAD_LETTER_EXCHANGE
+        assert defined[queue.name] == {"x-queue-type": "quorum"}
+        (policy,) = [p for pattern, p in policies.items() if re.search(pattern, queue.name)]
+        assert policy == queue.policy
+        assert policy["dead-letter-exchange"] == DEAD_LETTER_EXCHANGE
         assert queue.dead_letter_name in defined
     bound = {b["destination"] for b in DEFINITIONS["bindings"] if b["source"] == TASK_EXCHANGE}
     assert bound == {queue.name for queue in QUEUES}

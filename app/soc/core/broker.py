@@ -17,7 +17,7 @@ from kombu.transport.native_delayed_delivery import (
     level_name,
 )
 
-from soc.queues import DEAD_LETTER_EXCHANGE, QUEUES, TASK_EXCHANGE, Queue
+from soc.queues import DEAD_LETTER_EXCHANGE, QUEUES, QUORUM, TASK_EXCHANGE, Queue
 
 EXPIRED_QUEUE = "soc.expired"
 MONITOR_USER = "monitor"
@@ -67,6 +67,7 @@ def definitions(monitor_password_hash: str) -> Definition:
             _permission(MONITOR_USER),
             *(_permission(*permissions) for permissions in _service_permissions()),
         ],
+        "policies": list(_policies()),
         "exchanges": list(_exchanges()),
         "queues": list(_queues()),
         "bindings": list(_bindings()),
@@ -123,7 +124,18 @@ def _queue(name: str, arguments: Definition) -> Definition:
         "vhost": "/",
         "durable": True,
         "auto_delete": False,
-        "arguments": arguments,
+        "arguments": {**QUORUM, **arguments},
+    }
+
+
+def _policy(queue: str, definition: Definition) -> Definition:
+    return {
+        "vhost": "/",
+        "name": queue,
+        "pattern": f"^{re.escape(queue)}$",
+        "apply-to": "queues",
+        "priority": 0,
+        "definition": definition,
     }
 
 
@@ -165,14 +177,13 @@ def _exchanges() -> Iterator[Definition]:
 
 def _queues() -> Iterator[Definition]:
     for queue in QUEUES:
-        yield _queue(queue.name, dict(queue.arguments))
-        yield _queue(queue.dead_letter_name, _kept(days=30, messages=10_000))
-    yield _queue(EXPIRED_QUEUE, _kept(days=1, messages=1_000))
+        yield _queue(queue.name, {})
+        yield _queue(queue.dead_letter_name, {})
+    yield _queue(EXPIRED_QUEUE, {})
     for level in _levels():
         yield _queue(
             level_name(level),
             {
-                "x-queue-type": "quorum",
                 "x-overflow": "reject-publish",
                 "x-message-ttl": 2**level * 1000,
                 "x-dead-letter-exchange": _below(level),
@@ -181,13 +192,15 @@ def _queues() -> Iterator[Definition]:
         )
 
 
+def _policies() -> Iterator[Definition]:
+    for queue in QUEUES:
+        yield _policy(queue.name, dict(queue.policy))
+        yield _policy(queue.dead_letter_name, _kept(days=30, messages=10_000))
+    yield _policy(EXPIRED_QUEUE, _kept(days=1, messages=1_000))
+
+
 def _kept(*, days: int, messages: int) -> Definition:
-    return {
-        "x-queue-type": "quorum",
-        "x-message-ttl": days * _DAY_MS,
-        "x-max-length": messages,
-        "x-overflow": "drop-head",
-    }
+    return {"message-ttl": days * _DAY_MS, "max-length": messages, "overflow": "drop-head"}
 
 
 def _bindings() -> Iterator[Definition]:
