@@ -1,14 +1,14 @@
 # `make` alone prints this help.
-SITE ?= $(or $(basename $(notdir $(realpath .env))),local)
+SITE ?= $(or $(shell basename "$$(readlink .env)" .env),local)
 # containers where a Docker engine answers, else embedded; `make up STACK=embedded` insists.
-STACK ?= $(shell docker info >/dev/null 2>&1 && echo containers || echo embedded)
+STACK ?= $(shell docker/which-stack)
 BENCH ?= tasks
 PYTHON ?= python3
 
 .DEFAULT_GOAL := help
-.PHONY: help up down logs status site passwords mail test lint lock bench clean
+.PHONY: help up down logs status site passwords mail test lint lock bench
 
-##@ Run (SITE=name picks a site, local by default)
+##@ Run (SITE=name picks a site; else the one started last, or local)
 help: ## This help
 	@awk 'BEGIN {FS = ":.*## "} \
 	    /^##@/ {printf "\n%s\n", substr($$0, 5)} \
@@ -35,7 +35,7 @@ $(VENV)/ready: app/requirements.txt tests/requirements.txt
 test: lint ## Run every test that this machine can run; REQUIRE=all makes a missing part an error
 	@$(VENV)/bin/pytest $(TESTS)
 
-lint: $(VENV)/ready ## Check style and types of the code
+lint: $(VENV)/ready ## Check the style of the code, type hints included
 	@$(VENV)/bin/ruff check app tests docker
 	@$(VENV)/bin/ruff format --check app tests docker
 

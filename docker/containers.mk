@@ -2,12 +2,12 @@
 
 up:
 	@echo "== a Docker engine answers: the site $(SITE) runs in containers"
-	@docker/containers/stack up $(SITE)
+	@docker/containers/stack up "$(SITE)"
 
 site passwords:
-	@docker/containers/stack $@ $(SITE)
+	@docker/containers/stack $@ "$(SITE)"
 
-COMPOSE = docker/containers/stack compose $(SITE)
+COMPOSE = docker/containers/stack compose "$(SITE)"
 
 down:
 	@$(COMPOSE) down

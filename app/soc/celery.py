@@ -8,7 +8,7 @@ import celery
 from billiard.einfo import ExceptionInfo
 from celery.exceptions import SoftTimeLimitExceeded
 from celery.signals import task_prerun
-from django.db import DatabaseError, InterfaceError, OperationalError, close_old_connections
+from django.db import Error, InterfaceError, OperationalError, close_old_connections
 
 from soc.core.liveness import Liveness
 from soc.queues import queue_of
@@ -53,7 +53,7 @@ class Task(celery.Task):
                 traceback=str(einfo)[-20_000:],
                 arguments=f"{args!r} {kwargs!r}"[:2000],
             )
-        except DatabaseError:
+        except Error:
             logger.exception("The failure of %s (%s) could not be recorded", self.name, task_id)
 
 

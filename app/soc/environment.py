@@ -5,6 +5,7 @@ check runs in ``make up`` on the whole file and at the start of every process on
 """
 
 import difflib
+import ipaddress
 import re
 import stat
 from collections.abc import Callable, Iterable, Mapping
@@ -40,6 +41,8 @@ def _all(check: Check) -> Check:
     """Apply ``check`` to each part of a comma-separated list and name the parts that fail."""
 
     def check_parts(value: str) -> str:
+        if not split(value):
+            return "has no part"
         wrong = [part for part in split(value) if check(part)]
         return f"has a part that {check(wrong[0])}: {', '.join(wrong)}" if wrong else ""
 
@@ -54,9 +57,19 @@ def _time_zone(value: str) -> str:
     return "" if value in available_timezones() else "is not a time zone such as Europe/Berlin"
 
 
-name = _matches(r"[a-z][a-z0-9-]{0,30}", "a name of lower-case letters, digits and hyphens")
+def _address(value: str) -> str:
+    try:
+        ipaddress.ip_address(value)
+    except ValueError:
+        return "is not an IP address"
+    return ""
+
+
+name = _matches(
+    r"(?!example$)[a-z][a-z0-9-]{0,23}", "a name of up to 24 lower-case letters, digits and hyphens"
+)
+project = _matches(r"[a-z0-9][a-z0-9_-]{0,60}", "a name that Compose takes for a project")
 host = _matches(r"[A-Za-z0-9_]([A-Za-z0-9._:-]*[A-Za-z0-9])?", "a host name or address")
-address = _matches(r"[0-9a-fA-F.:]+", "an IP address")
 mail_address = _matches(r"[^@\s<>,]+@[^@\s<>,]+", "a mail address")
 image = _matches(r".+:(?!latest$)[\w][\w.-]*", "an image with an exact tag (not latest)")
 cpus = _matches(r"(?=.*[1-9])\d{1,3}(\.\d{1,2})?", "a number of CPUs such as 0.20")
@@ -78,14 +91,14 @@ LIMITED = ("MARIADB", "RABBITMQ", "WEB", "WORKER", "BEAT", "FLOWER")
 VARIABLES: tuple[Variable, ...] = (
     Variable("SOC_SITE", name),
     Variable("SOC_STACK", _one_of("containers", "embedded")),
-    Variable("COMPOSE_PROJECT_NAME", name),
+    Variable("COMPOSE_PROJECT_NAME", project),
     Variable("COMPOSE_PROFILES", _one_of("catcher"), optional=True),
     Variable("APP_IMAGE", image),
     Variable("PYTHON_IMAGE", image),
     Variable("MARIADB_IMAGE", image),
     Variable("RABBITMQ_IMAGE", image),
     Variable("SOC_HOSTNAMES", _all(host)),
-    Variable("SOC_BIND", address),
+    Variable("SOC_BIND", _address),
     Variable("SOC_WEB_PORT", _port),
     Variable("SOC_FLOWER_PORT", _port),
     Variable("SOC_TIME_ZONE", _time_zone),
@@ -104,7 +117,7 @@ BY_NAME = {variable.name: variable for variable in VARIABLES}
 SET_BY_THE_STACK = ("SOC_SERVICE", "SOC_IDENTITY", "SOC_STATE")
 """Variables that compose.yaml and supervisord.conf set; a site does not."""
 
-_EXAMPLE_ADDRESS = re.compile(r"@example\.(org|com|net)\b")
+_EXAMPLE_ADDRESS = re.compile(r"(^|[@.])example\.(org|com|net)\b")
 _LINE = re.compile(r"(?P<name>[A-Za-z_][A-Za-z0-9_]*)=(?P<value>.*)")
 
 

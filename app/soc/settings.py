@@ -24,7 +24,9 @@ STATE = Path(os.environ["SOC_STATE"])
 BASE_DIR = Path(__file__).resolve().parent
 SECRET_KEY = (IDENTITY / "secret_key").read_text(encoding="utf-8").strip()
 DEBUG = False
-ALLOWED_HOSTS = [*environment.split(SITE["SOC_HOSTNAMES"]), "localhost", "web"]
+_hostnames = environment.split(SITE["SOC_HOSTNAMES"])
+# An IPv6 address stands in brackets in a URL (RFC 3986, 3.2.2).
+ALLOWED_HOSTS = [*(f"[{name}]" if ":" in name else name for name in _hostnames), "localhost"]
 ROOT_URLCONF = "soc.urls"
 WSGI_APPLICATION = "soc.wsgi.application"
 DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
@@ -132,6 +134,9 @@ AUTH_PASSWORD_VALIDATORS = [
         "NumericPasswordValidator",
     )
 ]
+# Cookies know no ports: two sites on one host would sign each other's people out.
+SESSION_COOKIE_NAME = f"__Host-session-{SITE['SOC_SITE']}"
+CSRF_COOKIE_NAME = f"__Host-csrf-{SITE['SOC_SITE']}"
 SESSION_COOKIE_SECURE = True
 SESSION_COOKIE_AGE = 12 * 3600
 CSRF_COOKIE_SECURE = True

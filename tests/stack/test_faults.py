@@ -77,6 +77,29 @@ def test_sigterm_ends_a_service_in_time(stack: Stack, service: str) -> None:
     wait_for_consumers(stack)
 
 
+def test_a_restart_of_the_database_fails_no_task(stack: Stack) -> None:
+    """Workers keep their connections between tasks, and these die with the server."""
+    counts = """
+from soc.core.models import TaskFailure
+from soc.ssl_certs.models import Observation
+answer = [Observation.objects.count(), TaskFailure.objects.count()]
+"""
+    scans = """
+from soc.ssl_certs import tasks
+from soc.ssl_certs.models import Endpoint
+for _ in range(4):
+    tasks.scan_endpoint.apply_async((Endpoint.objects.get(host="web").pk,))
+"""
+    observed, failed = stack.data(counts)
+    stack.python("worker-shared", scans)
+    wait_for("the first scans", lambda: stack.data(counts)[0] >= observed + 4)
+    stack.compose("restart", "mariadb")
+    wait_for("mariadb healthy", lambda: healthy(stack, "mariadb"))
+    stack.python("worker-shared", scans)
+    wait_for("the second scans", lambda: stack.data(counts)[0] >= observed + 8)
+    assert stack.data(counts)[1] == failed
+
+
 @pytest.fixture(scope="module", params=["configured", "other"])
 def series(request: pytest.FixtureRequest, stack: Stack) -> Iterator[Stack]:
     """The running site, and one with the other series of RabbitMQ beside it."""

@@ -14,6 +14,7 @@ def good_values() -> dict[str, str]:
     values, malformed = environment.parse(EXAMPLE)
     assert not malformed
     return values | {
+        "SOC_SITE": "health",
         "SOC_SMTP_HOST": "relay.internal",
         "SOC_MAIL_FROM": "soc@health.internal",
         "SOC_MAIL_TO": "a@health.internal,b@health.internal",
@@ -21,7 +22,7 @@ def good_values() -> dict[str, str]:
 
 
 def write(tmp_path: Path, values: dict[str, str]) -> Path:
-    path = tmp_path / f"{values.get('SOC_SITE', 'example')}.env"
+    path = tmp_path / f"{values['SOC_SITE']}.env"
     path.write_text("".join(f"{name}={value}\n" for name, value in values.items()))
     path.chmod(0o600)
     return path
@@ -52,6 +53,11 @@ def test_everything_wrong_is_listed_at_once() -> None:
         ("MARIADB_IMAGE", "mariadb"),
         ("SOC_HOSTNAMES", "good.internal,bad name"),
         ("SOC_BIND", "everywhere"),
+        ("SOC_BIND", "999.9"),
+        ("SOC_SITE", "example"),
+        ("SOC_SITE", "a" * 25),
+        ("SOC_SMTP_HOST", "relay.example.org"),
+        ("SOC_MAIL_TO", ","),
         ("SOC_TIME_ZONE", "Pacific/Vancouver"),
         ("SOC_LOG_LEVEL", "LOUD"),
         ("SOC_SMTP_SECURITY", "ssl"),
@@ -81,7 +87,7 @@ def test_a_missing_file_says_how_to_create_it(tmp_path: Path) -> None:
 
 def test_a_file_of_another_site_is_refused(tmp_path: Path) -> None:
     path = write(tmp_path, good_values()).rename(tmp_path / "other.env")
-    assert any("SOC_SITE is 'example'" in problem for problem in environment.problems_of_file(path))
+    assert any("SOC_SITE is 'health'" in problem for problem in environment.problems_of_file(path))
 
 
 @pytest.mark.parametrize("line", ['A="b"', "A=$HOME", "A=b # c", "A=it's"])
@@ -99,6 +105,6 @@ def test_malformed_and_repeated_lines_are_named() -> None:
 
 def test_a_process_refuses_unknown_variables_of_ours_only() -> None:
     environ = {**good_values(), "PATH": "/bin", "SOC_SERVICE": "web"}
-    assert environment.of_process(environ)["SOC_SITE"] == "example"
+    assert environment.of_process(environ)["SOC_SITE"] == "health"
     with pytest.raises(environment.EnvironmentProblem, match="SOC_TYPO is unknown"):
         environment.of_process({**environ, "SOC_TYPO": "1"})

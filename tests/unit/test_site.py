@@ -10,7 +10,6 @@ import pytest
 from cryptography import x509
 from cryptography.x509.verification import PolicyBuilder, Store
 
-from soc import environment
 from soc.core import broker, pki, site
 
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -27,6 +26,10 @@ def new_site(tmp_path: Path) -> site.Site:
 
 def certificate(path: Path) -> x509.Certificate:
     return x509.load_pem_x509_certificate(path.read_bytes())
+
+
+def change(made: site.Site, **values: str) -> None:
+    made.env_file.write_text(site.env_text(made.env_file.read_text(), values))
 
 
 def contents(made: site.Site) -> dict[Path, bytes]:
@@ -79,19 +82,27 @@ def test_an_existing_env_file_is_kept(new_site: site.Site) -> None:
     assert new_site.env_file.read_text() == text
 
 
-def test_overrides_change_their_lines_only(new_site: site.Site) -> None:
-    before = new_site.env_file.read_text()
-    site.change(new_site, {"MARIADB_IMAGE": "mariadb:11.8.9"})
-    assert new_site.env_file.read_text() == before.replace(
-        "MARIADB_IMAGE=mariadb:11.8\n", "MARIADB_IMAGE=mariadb:11.8.9\n"
-    )
+def test_a_new_site_takes_the_values_it_is_given(tmp_path: Path) -> None:
+    shutil.copy(REPOSITORY / "env" / "example.env", tmp_path)
+    made = site.Site("local", tmp_path)
+    site.create(made, "containers", {"MARIADB_IMAGE": "mariadb:11.8.9"})
+    assert made.values()["MARIADB_IMAGE"] == "mariadb:11.8.9"
 
 
 @pytest.mark.parametrize("weak", ["short", "a" * 50, "change-me-change-me-change-me-123"])
 def test_a_weak_secret_is_refused(new_site: site.Site, weak: str) -> None:
     (new_site.folder / "web" / "secret_key").write_text(weak)
-    with pytest.raises(environment.EnvironmentProblem, match="secret_key is weak"):
-        site.render(new_site)
+    (problem,) = site.problems(new_site, "containers", ports=False)
+    assert "web/secret_key is weak" in problem
+
+
+def test_everything_wrong_with_a_site_is_said_at_once(new_site: site.Site) -> None:
+    (new_site.folder / "web" / "secret_key").write_text("short")
+    new_site.env_file.chmod(0o644)
+    change(new_site, SOC_PIDS="none")
+    found = "\n".join(site.problems(new_site, "embedded", ports=True))
+    for words in ("secret_key is weak", "read by others", "SOC_PIDS", "the embedded stack"):
+        assert words in found
 
 
 def test_every_service_has_a_certificate_of_the_site(new_site: site.Site) -> None:
@@ -113,8 +124,8 @@ def test_no_service_gets_the_key_of_the_authority(new_site: site.Site) -> None:
 def test_a_certificate_is_renewed_near_its_end_and_for_new_names(new_site: site.Site) -> None:
     folder = new_site.folder / "web"
     first = certificate(folder / "cert.pem")
-    site.change(new_site, {"SOC_HOSTNAMES": "soc.health.internal"})
-    site.render(new_site)
+    change(new_site, SOC_HOSTNAMES="soc.health.internal")
+    assert site.render(new_site) == ["web", "flower"]
     renamed = certificate(folder / "cert.pem")
     assert "soc.health.internal" in pki.names(renamed)
     assert first.serial_number != renamed.serial_number
@@ -128,6 +139,15 @@ def test_a_certificate_is_renewed_near_its_end_and_for_new_names(new_site: site.
     site.render(new_site)
     renewed = certificate(folder / "cert.pem")
     assert renewed.not_valid_after_utc - datetime.now(UTC) > timedelta(days=300)
+
+
+def test_a_new_authority_replaces_every_certificate(new_site: site.Site) -> None:
+    shutil.rmtree(new_site.folder / "ca")
+    assert set(site.render(new_site)) == set(site.SERVICES)
+    authority = certificate(new_site.folder / "ca" / "ca.pem")
+    for service in site.SERVICES:
+        certificate(new_site.folder / service / "cert.pem").verify_directly_issued_by(authority)
+        assert certificate(new_site.folder / service / "ca.pem") == authority
 
 
 def test_the_catcher_shows_an_expiry_soon(new_site: site.Site) -> None:
@@ -162,7 +182,7 @@ def test_a_taken_port_is_named(new_site: site.Site) -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
-        site.change(new_site, {"SOC_WEB_PORT": str(taken.getsockname()[1])})
+        change(new_site, SOC_WEB_PORT=str(taken.getsockname()[1]))
         (problem,) = site.problems(new_site, "containers", ports=True)
     assert problem.startswith("SOC_WEB_PORT=")
     assert "choose another in env/local.env" in problem

@@ -13,7 +13,7 @@ from celery import bootsteps
 from celery.worker.consumer import Consumer
 from celery.worker.consumer.tasks import Tasks
 from django.conf import settings
-from django.db import DatabaseError, connection
+from django.db import Error, connection
 from django.utils import timezone
 
 INTERVAL = 10.0
@@ -40,7 +40,7 @@ def record() -> None:
             instance=socket.gethostname(),
             defaults={"seen_at": timezone.now()},
         )
-    except DatabaseError as error:
+    except Error as error:
         logger.warning("The heartbeat was not recorded: %s", error)
 
 

@@ -7,6 +7,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from cryptography import x509
+from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
@@ -144,9 +145,13 @@ def _general_name(name: str) -> x509.GeneralName:
 
 def is_current(certificate: x509.Certificate, authority: x509.Certificate) -> bool:
     """Tell whether a service's certificate is from this authority and not near its end."""
+    try:
+        certificate.verify_directly_issued_by(authority)
+    except (ValueError, InvalidSignature):
+        return False
     remaining = certificate.not_valid_after_utc - datetime.now(UTC)
     lifetime = certificate.not_valid_after_utc - certificate.not_valid_before_utc
-    return certificate.issuer == authority.subject and remaining > lifetime / RENEWAL_SHARE
+    return remaining > lifetime / RENEWAL_SHARE
 
 
 def names(certificate: x509.Certificate) -> set[str]:

@@ -113,18 +113,12 @@ def create(site: Site, stack: str, overrides: Mapping[str, str]) -> bool:
     return True
 
 
-def change(site: Site, overrides: Mapping[str, str]) -> None:
-    """Set variables in the site's env file; everything else in it stays."""
-    if overrides and site.env_file.exists():
-        _write(site.env_file, env_text(site.env_file.read_text(encoding="utf-8"), overrides))
-
-
-def render(site: Site) -> None:
+def render(site: Site) -> list[str]:
     """Create what is missing in the site's folder and bring derived files up to date.
 
-    Raises:
-        environment.EnvironmentProblem: a secret was replaced by a weak one.
+    Returns the services whose certificate was replaced: they must be started again to serve it.
     """
+    renewed = []
     values = site.values()
     site.folder.mkdir(mode=0o700, exist_ok=True)
     authority = _authority(site)
@@ -134,11 +128,11 @@ def render(site: Site) -> None:
         for name in _SECRETS.get(service, ()):
             if not (folder / name).exists():
                 _write(folder / name, new_secret())
-        _certify(folder, service, authority, values)
-    if problems := list(_weak_secrets(site)):
-        raise environment.EnvironmentProblem(str(site.folder), problems)
+        if _certify(folder, service, authority, values):
+            renewed.append(service)
     _render_database(site)
     _render_broker(site)
+    return renewed
 
 
 def new_secret() -> str:
@@ -149,12 +143,13 @@ def new_secret() -> str:
 def problems(site: Site, stack: str, *, ports: bool) -> list[str]:
     """Return everything that keeps the site from starting on this kind of stack."""
     found = environment.problems_of_file(site.env_file)
-    if found:
+    if not site.env_file.is_file():
         return found
     values = site.values()
-    if values["SOC_STACK"] != stack:
+    if values.get("SOC_STACK", stack) != stack:
         found.append(f"SOC_STACK is {values['SOC_STACK']}, but this is the {stack} stack")
-    if ports:
+    found += _weak_secrets(site)
+    if ports and not found:
         found += _taken_ports(values)
     return found
 
@@ -163,9 +158,11 @@ def _weak_secrets(site: Site) -> Iterator[str]:
     for service, names in _SECRETS.items():
         for name in names:
             path = site.folder / service / name
+            if not path.exists():
+                continue
             value = path.read_text(encoding="utf-8").strip()
             if len(value) < 20 or len(set(value)) < 8 or any(w in value.lower() for w in _DENIED):
-                yield f"{path} is weak (delete the file to have a strong one made)"
+                yield f"{path} is weak; write some 50 random letters and digits into it"
 
 
 def _authority(site: Site) -> pki.Identity:
@@ -188,18 +185,21 @@ def _hostnames(service: str, values: Mapping[str, str]) -> list[str]:
 
 def _certify(
     folder: Path, service: str, authority: pki.Identity, values: Mapping[str, str]
-) -> None:
+) -> bool:
+    """Give a service a certificate unless it has a good one; return whether it replaces one."""
     hostnames = _hostnames(service, values)
+    _update(folder / "ca.pem", authority.certificate_pem)
     path = folder / "cert.pem"
-    if path.exists():
+    replaces = path.exists()
+    if replaces:
         present = x509.load_pem_x509_certificate(path.read_bytes())
         if pki.is_current(present, authority.certificate) and pki.names(present) == set(hostnames):
-            return
+            return False
     lifetime = CATCHER_LIFETIME if service == "catcher" else pki.SERVICE_LIFETIME
     identity = pki.issue(authority, service, hostnames, lifetime)
-    _write(folder / "ca.pem", authority.certificate_pem)
     _write(folder / "key.pem", identity.key_pem)
     _write(path, identity.certificate_pem)
+    return replaces
 
 
 def _render_database(site: Site) -> None:
@@ -229,12 +229,10 @@ def _render_broker(site: Site) -> None:
     path = site.folder / "rabbitmq" / "definitions.json"
     password = (site.folder / "flower" / "monitor_password").read_text(encoding="utf-8")
     _write(site.folder / SAMPLER / "monitor_password", password)
-    # The hash is salted: keeping it keeps the file equal while nothing has changed, and an
-    # equal file is what tells `make up` that a running broker needs no import.
+    # The hash is salted: keeping it keeps the file equal while nothing has changed.
     kept = _kept_hash(path, password)
     text = json.dumps(broker.definitions(kept or broker.password_hash(password)), indent=1)
-    if not path.exists() or path.read_text(encoding="utf-8") != text:
-        _write(path, text)
+    _update(path, text.encode())
 
 
 def _kept_hash(path: Path, password: str) -> str:
@@ -251,6 +249,12 @@ def _write(path: Path, content: str | bytes) -> None:
     draft.touch(mode=0o600)
     draft.write_bytes(content.encode() if isinstance(content, str) else content)
     draft.replace(path)
+
+
+def _update(path: Path, content: bytes) -> None:
+    """Write a file if its content differs."""
+    if not path.exists() or path.read_bytes() != content:
+        _write(path, content)
 
 
 def _taken_ports(values: Mapping[str, str]) -> Iterator[str]:
@@ -293,27 +297,32 @@ def main(arguments: list[str] | None = None) -> int:
     if wrong := environment.name(options.site):
         print(f"the site's name {wrong}: {options.site!r}", file=sys.stderr)
         return 2
-    overrides = dict(pair.split("=", 1) for pair in options.overrides)
     try:
-        if options.action == "create" and create(site, options.stack, overrides):
-            render(site)
-            print(f"{site.env_file} and {site.folder}/ are new")
-            for todo in problems(site, options.stack, ports=False):
-                print(f"  still to do: {todo}")
-        else:
-            change(site, overrides)
-            if found := problems(site, options.stack, ports=options.ports):
-                raise environment.EnvironmentProblem(str(site.env_file), found)
-            render(site)
-        if options.stack == "containers":
-            _hand_over(site)
+        _act(site, options)
     except environment.EnvironmentProblem as problem:
         print(problem, file=sys.stderr)
         return 1
     except OSError as error:
         print(f"{error.filename}: {error.strerror}", file=sys.stderr)
         return 1
+    finally:
+        if options.stack == "containers" and site.env_file.exists():
+            _hand_over(site)
     return 0
+
+
+def _act(site: Site, options: argparse.Namespace) -> None:
+    overrides = dict(pair.split("=", 1) for pair in options.overrides)
+    if options.action == "create" and create(site, options.stack, overrides):
+        render(site)
+        print(f"{site.env_file} and {site.folder}/ are new")
+        for todo in problems(site, options.stack, ports=False):
+            print(f"  still to do: {todo}")
+        return
+    if found := problems(site, options.stack, ports=options.ports):
+        raise environment.EnvironmentProblem(str(site.env_file), found)
+    if renewed := render(site):
+        print(f"renewed: {' '.join(renewed)}")
 
 
 if __name__ == "__main__":

@@ -13,10 +13,15 @@ _CONTAINERS = (
 
 
 def register() -> None:
-    """Register the endpoints of this stack that are not known yet, trusting the site's CA."""
-    authority, _ = Authority.objects.update_or_create(
+    """Register the endpoints of this stack at its first start, trusting the site's CA.
+
+    Later starts keep what an operator made of them, and the CA up to date.
+    """
+    authority, first = Authority.objects.update_or_create(
         name="site CA", defaults={"pem": (settings.IDENTITY / "ca.pem").read_text()}
     )
+    if not first:
+        return
     for host, port, starttls in _own():
         Endpoint.objects.get_or_create(
             host=host,
