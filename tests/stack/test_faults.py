@@ -27,7 +27,7 @@ def healthy(stack: Stack, service: str) -> bool:
 
 def signal_all(stack: Stack, service: str, name: str) -> None:
     """Send a signal to every process of a container; the first takes none from inside."""
-    stack.exec(service, "sh", "-c", f"kill -{name} -1")
+    stack.exec(service, "sh", "-c", f"kill -{name} -1 || true")
     run("docker", "kill", f"--signal={name}", stack.container(service))
 
 
