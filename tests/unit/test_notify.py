@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import socket
 from collections.abc import Iterator
 from datetime import timedelta
@@ -9,7 +10,9 @@ from datetime import timedelta
 import pytest
 from aiosmtpd.controller import Controller
 from aiosmtpd.smtp import SMTP, Envelope, Session
+from celery.exceptions import SoftTimeLimitExceeded
 from django.core.exceptions import ValidationError
+from django.test import Client
 from django.utils import timezone
 
 from soc.notify import outbox, smtp, tasks, templates
@@ -29,13 +32,15 @@ class Relay:
         self.sessions: set[int] = set()
         self.reply = "250 OK"
         self.recipient_reply = "250 OK"
+        self.refused = ""
 
     async def handle_RCPT(  # noqa: N802
         self, server: SMTP, session: Session, envelope: Envelope, address: str, options: list[str]
     ) -> str:
-        if self.recipient_reply.startswith("250"):
+        reply = "550 No such user" if address == self.refused else self.recipient_reply
+        if reply.startswith("250"):
             envelope.rcpt_tos.append(address)
-        return self.recipient_reply
+        return reply
 
     async def handle_DATA(self, server: SMTP, session: Session, envelope: Envelope) -> str:  # noqa: N802
         self.sessions.add(id(session))
@@ -47,7 +52,7 @@ class Relay:
 @pytest.fixture
 def relay(settings: object) -> Iterator[Relay]:
     handler = Relay()
-    controller = Controller(handler, hostname="127.0.0.1", port=0)
+    controller = Controller(handler, hostname="127.0.0.1", port=0, enable_SMTPUTF8=False)
     controller.port = free_port()
     controller.start()
     settings.SMTP_HOST, settings.SMTP_PORT = "127.0.0.1", controller.port
@@ -87,9 +92,19 @@ def test_bad_tags_are_refused() -> None:
         validate_tags("SOC, a b")
 
 
-def test_a_broken_template_is_refused_when_it_is_saved(subscription: Subscription) -> None:
-    subscription.subject_template = "{% if title %}"
-    with pytest.raises(ValidationError, match="not a valid template"):
+@pytest.mark.parametrize(
+    "source",
+    [
+        *("{% if title %}", "{{ title|timesince }}", "{{ 5|divisibleby:0 }}"),
+        "{% widthratio a b c %}",
+    ],
+)
+def test_a_broken_template_is_refused_when_it_is_saved(
+    subscription: Subscription, source: str
+) -> None:
+    subscription.full_clean()
+    subscription.subject_template = source
+    with pytest.raises(ValidationError, match=r"not a valid template: ."):
         subscription.full_clean()
 
 
@@ -104,6 +119,30 @@ def test_a_notice_is_queued_once_per_subscription_and_occasion(subscription: Sub
     assert outbox.enqueue(NOTICE, "occasion") == 2
     assert outbox.enqueue(NOTICE, "occasion") == 0
     assert outbox.enqueue(NOTICE, "another") == 2
+
+
+def test_a_template_that_fails_costs_no_mail(
+    subscription: Subscription, caplog: pytest.LogCaptureFixture
+) -> None:
+    Subscription.objects.update(text_template="{{ 5|divisibleby:0 }}")
+    Subscription.objects.create(name="two", recipients="c@health.internal", text_template="Mine")
+    assert outbox.enqueue(NOTICE, "occasion") == 2
+    broken, good = OutboundMail.objects.order_by("subscription__name")
+    assert broken.subject == "[SOC] [CERT] WARNING: A title (local)"
+    assert "A summary." in broken.text
+    assert good.text == "Mine"
+    assert "ops gets the default texts" in caplog.text
+
+
+def test_a_time_limit_is_not_taken_for_a_template_that_fails(
+    subscription: Subscription, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def out_of_time(*_: object, **__: object) -> None:
+        raise SoftTimeLimitExceeded
+
+    monkeypatch.setattr(templates, "render", out_of_time)
+    with pytest.raises(SoftTimeLimitExceeded):
+        outbox.enqueue(NOTICE, "occasion")
 
 
 def test_a_disabled_subscription_gets_nothing(subscription: Subscription) -> None:
@@ -210,6 +249,54 @@ def test_a_refusal_for_good_is_recorded_and_not_repeated(
     assert "No such user" in mail.last_error
 
 
+def test_a_recipient_that_is_refused_costs_the_others_nothing(
+    subscription: Subscription, relay: Relay, browser: Client, caplog: pytest.LogCaptureFixture
+) -> None:
+    relay.refused = "b@health.internal"
+    outbox.enqueue(NOTICE, "occasion")
+    assert outbox.send_due() == 1
+    assert [envelope.rcpt_tos for envelope in relay.mails] == [["a@health.internal"]]
+    mail = OutboundMail.objects.get()
+    assert (mail.state, mail.smtp_code, mail.next_try_at) == (OutboundMail.State.SENT, 250, None)
+    assert mail.last_error == "b@health.internal: The relay answered 550 No such user"
+    assert mail.last_error in caplog.text
+    page = browser.get("/admin/notify/outboundmail/", secure=True).content.decode()
+    assert mail.last_error in page
+
+
+def test_an_international_domain_goes_to_any_relay(
+    subscription: Subscription, relay: Relay
+) -> None:
+    Subscription.objects.update(recipients="ops@bücher.example")
+    outbox.enqueue(NOTICE, "occasion")
+    assert outbox.send_due() == 1
+    (envelope,) = relay.mails
+    assert envelope.rcpt_tos == ["ops@xn--bcher-kva.example"]
+    assert "To: ops@xn--bcher-kva.example" in envelope.content.decode()
+
+
+@pytest.mark.parametrize(
+    ("values", "reason"),
+    [
+        ({"recipients": ["jürgen@health.internal"]}, "SMTPUTF8"),
+        ({"recipients": [f"a@{'ü' * 63}.example"]}, "label"),
+        ({"recipients": ["a@health.internal", "b\n@health.internal"]}, "newline|linefeed"),
+        ({"subject": "two\nlines"}, "linefeed"),
+    ],
+)
+def test_a_mail_that_cannot_be_composed_fails_alone(
+    subscription: Subscription, relay: Relay, values: dict[str, object], reason: str
+) -> None:
+    outbox.enqueue(NOTICE, "bad")
+    OutboundMail.objects.update(**values)
+    outbox.enqueue(NOTICE, "good")
+    assert outbox.send_due() == 1
+    bad, good = OutboundMail.objects.order_by("created_at")
+    assert (bad.state, bad.next_try_at) == (OutboundMail.State.FAILED, None)
+    assert re.search(reason, bad.last_error)
+    assert good.state == OutboundMail.State.SENT
+
+
 def test_a_login_that_the_relay_refuses_keeps_the_mail(
     subscription: Subscription, relay: Relay, settings: object
 ) -> None:
@@ -259,5 +346,7 @@ def test_starttls_is_verified(subscription: Subscription, relay: Relay, settings
     settings.SMTP_SECURITY = "starttls"
     outbox.enqueue(NOTICE, "occasion")
     assert outbox.send_due() == 0
-    assert "STARTTLS" in OutboundMail.objects.get().last_error
+    mail = OutboundMail.objects.get()
+    assert mail.state == OutboundMail.State.QUEUED
+    assert "STARTTLS" in mail.last_error
     assert relay.mails == []

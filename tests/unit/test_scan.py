@@ -6,7 +6,8 @@ import contextlib
 import socket
 import ssl
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
 from datetime import timedelta
 from pathlib import Path
 
@@ -229,6 +230,22 @@ def test_nobody_is_told_about_what_is_well_or_disabled(endpoint: Endpoint) -> No
     assert warn.enqueue_warnings() == 0
     Endpoint.objects.update(status=Endpoint.Status.INVALID, enabled=False)
     assert warn.enqueue_warnings() == 0
+
+
+def test_those_who_were_told_cost_few_queries(
+    django_assert_max_num_queries: Callable[[int], AbstractContextManager[object]],
+) -> None:
+    for number in range(3):
+        Subscription.objects.create(name=f"{number}", recipients="a@health.internal")
+    Endpoint.objects.bulk_create(
+        Endpoint(host=f"host{number}.internal", status=Endpoint.Status.CRITICAL)
+        for number in range(200)
+    )
+    assert warn.enqueue_warnings() == 600
+    with django_assert_max_num_queries(4):
+        assert warn.enqueue_warnings() == 0
+    Subscription.objects.create(name="late", recipients="b@health.internal")
+    assert warn.enqueue_warnings() == 200
 
 
 def test_an_authority_needs_certificates() -> None:

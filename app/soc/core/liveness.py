@@ -10,6 +10,7 @@ import threading
 from pathlib import Path
 
 from celery import bootsteps
+from celery.signals import worker_shutdown
 from celery.worker.consumer import Consumer
 from celery.worker.consumer.tasks import Tasks
 from django.conf import settings
@@ -42,6 +43,21 @@ def record() -> None:
         )
     except Error as error:
         logger.warning("The heartbeat was not recorded: %s", error)
+
+
+def forget() -> None:
+    """Delete this process's heartbeat row: who was told to stop is not missed."""
+    from soc.core.models import Heartbeat
+
+    try:
+        Heartbeat.objects.filter(service=settings.SERVICE, instance=socket.gethostname()).delete()
+    except Error as error:
+        logger.warning("The heartbeat was not deleted: %s", error)
+
+
+@worker_shutdown.connect
+def _forget_worker(**_: object) -> None:
+    forget()
 
 
 def _record_and_close() -> None:

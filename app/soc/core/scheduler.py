@@ -21,3 +21,8 @@ class Scheduler(DatabaseScheduler):
             liveness.record()
             self._recorded_at = time.monotonic()
         return wait
+
+    def close(self) -> None:
+        """Write what is left to write and leave the board."""
+        super().close()
+        liveness.forget()

@@ -16,14 +16,6 @@ from soc.core.admin import ReadOnlyAdmin, preformatted
 from soc.notify import templates
 from soc.notify.models import OutboundMail, Subscription
 
-_SAMPLE = templates.Notice(
-    title="Certificate of www.soc.internal:443: expires soon",
-    severity="warning",
-    summary="This is what a notice looks like.",
-    facts={"Endpoint": "www.soc.internal:443", "Issuer": "CN=An authority", "Days left": "21"},
-    link="https://www.soc.internal/",
-)
-
 
 def _framed(html: str) -> SafeString:
     """Return a mail's HTML in a frame that can run no script and reach nothing of the page."""
@@ -63,7 +55,7 @@ class SubscriptionAdmin(ModelAdmin):
         """Show a sample notice as the subscription's recipients would get it."""
         subscription = get_object_or_404(Subscription, pk=object_id)
         rendered = templates.render(
-            _SAMPLE,
+            templates.SAMPLE,
             subject=subscription.subject_template,
             text=subscription.text_template,
             site=settings.SITE["SOC_SITE"],

@@ -3,8 +3,11 @@
 import logging
 import random
 import time
+from collections.abc import Iterable, Iterator, Mapping
 from datetime import datetime, timedelta
+from itertools import islice, product
 
+from celery.exceptions import SoftTimeLimitExceeded
 from django.conf import settings
 from django.db import OperationalError, connection, transaction
 from django.db.models import F, QuerySet
@@ -15,6 +18,12 @@ from soc.notify.models import CLAIM, OutboundMail, Subscription
 
 BATCH = 5
 """Mails that one worker claims at a time: few, so that several workers share a storm."""
+
+LOOKED_UP_AT_ONCE = 500
+"""Dedupe keys in one query."""
+
+WRITTEN_AT_ONCE = 50
+"""New mails in one statement, which the database's ``max_allowed_packet`` bounds."""
 
 PATIENCE = 30.0
 """Seconds after which a run claims no more mail; the queue's time limit is twice that."""
@@ -36,31 +45,64 @@ def enqueue(notice: templates.Notice, key: str) -> int:
     ``key`` names the occasion: the same occasion is mailed to a subscription once, however often
     it is reported.
     """
-    created = 0
-    for subscription in Subscription.objects.filter(enabled=True):
-        dedupe_key = f"{key}:{subscription.pk}"
-        if OutboundMail.objects.filter(dedupe_key=dedupe_key).exists():
-            continue
-        created += OutboundMail.objects.get_or_create(
-            dedupe_key=dedupe_key, defaults=_mail(notice, subscription)
-        )[1]
-    return created
+    return enqueue_all({key: notice})
 
 
-def _mail(notice: templates.Notice, subscription: Subscription) -> dict[str, object]:
-    rendered = templates.render(
-        notice,
-        subject=subscription.subject_template,
-        text=subscription.text_template,
-        site=settings.SITE["SOC_SITE"],
+def enqueue_all(notices: Mapping[str, templates.Notice]) -> int:
+    """Do as ``enqueue`` does for a few hundred notices by their occasions' keys.
+
+    Mails that another process writes at the same moment are counted by both.
+    """
+    mails = [
+        _mail(notices[key], subscription, dedupe_key)
+        for dedupe_key, (key, subscription) in _missing(notices)
+    ]
+    OutboundMail.objects.bulk_create(mails, batch_size=WRITTEN_AT_ONCE, ignore_conflicts=True)
+    return len(mails)
+
+
+def unmailed(keys: Iterable[str]) -> set[str]:
+    """Return the occasions that some enabled subscription has no mail about."""
+    return {key for _, (key, _) in _missing(keys)}
+
+
+def _missing(keys: Iterable[str]) -> Iterator[tuple[str, tuple[str, Subscription]]]:
+    """Yield the dedupe key, the occasion and the subscription of every mail that is not there."""
+    subscriptions = list(Subscription.objects.filter(enabled=True))
+    pairs = product(keys, subscriptions)
+    while chunk := {f"{key}:{to.pk}": (key, to) for key, to in islice(pairs, LOOKED_UP_AT_ONCE)}:
+        mails = OutboundMail.objects.filter(dedupe_key__in=list(chunk))
+        known = set(mails.values_list("dedupe_key", flat=True))
+        yield from (
+            (dedupe_key, pair) for dedupe_key, pair in chunk.items() if dedupe_key not in known
+        )
+
+
+def _mail(notice: templates.Notice, subscription: Subscription, dedupe_key: str) -> OutboundMail:
+    rendered = _rendered(notice, subscription)
+    return OutboundMail(
+        subscription=subscription,
+        dedupe_key=dedupe_key,
+        recipients=subscription.addresses,
+        subject=(subscription.subject_prefix + rendered.subject)[:255],
+        text=rendered.text,
+        html=rendered.html,
     )
-    return {
-        "subscription": subscription,
-        "recipients": subscription.addresses,
-        "subject": (subscription.subject_prefix + rendered.subject)[:255],
-        "text": rendered.text,
-        "html": rendered.html,
-    }
+
+
+def _rendered(notice: templates.Notice, subscription: Subscription) -> templates.Rendered:
+    site = settings.SITE["SOC_SITE"]
+    subject, text = subscription.subject_template, subscription.text_template
+    try:
+        return templates.render(notice, site=site, subject=subject, text=text)
+    except SoftTimeLimitExceeded:
+        # Not the template's doing, and the task has to end.
+        raise
+    # A template that passed with the sample may raise anything with this notice, which must
+    # reach its readers all the same.
+    except Exception:
+        logger.exception("%s gets the default texts: its own cannot be rendered", subscription)
+        return templates.render(notice, site=site)
 
 
 def _due() -> QuerySet[OutboundMail]:
@@ -79,7 +121,7 @@ def send_due() -> int:
     while time.monotonic() < end and (claimed := _claim()):
         for position, mail in enumerate(claimed):
             try:
-                smtp.deliver(mail)
+                refused = smtp.deliver(mail)
             except smtp.Refused as error:
                 _fail(mail, error)
             except smtp.RelayDown as error:
@@ -90,7 +132,7 @@ def send_due() -> int:
             except smtp.Unavailable as error:
                 _postpone(mail, error)
             else:
-                _settle(mail, State.SENT, sent_at=timezone.now(), smtp_code=250, last_error="")
+                _mark_sent(mail, refused)
                 sent += 1
     return sent
 
@@ -113,6 +155,12 @@ def _claim() -> list[OutboundMail]:
             attempts=F("attempts") + 1,
         )
     return mails
+
+
+def _mark_sent(mail: OutboundMail, refused: str) -> None:
+    _settle(mail, State.SENT, sent_at=timezone.now(), smtp_code=250, last_error=refused)
+    if refused:
+        logger.warning("Mail %s went out, but not to all: %s", mail.pk, refused)
 
 
 def _fail(mail: OutboundMail, error: smtp.Refused) -> None:

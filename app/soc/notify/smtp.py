@@ -2,10 +2,13 @@
 
 import smtplib
 import ssl
+from collections.abc import Mapping
+from email.errors import MessageError
 from email.message import EmailMessage
 from email.utils import format_datetime
 
 from django.conf import settings
+from django.utils.encoding import punycode
 
 from soc.notify.models import OutboundMail
 
@@ -26,17 +29,18 @@ class RelayDown(Unavailable):
 
 
 class Refused(Unavailable):
-    """The relay refused the mail for good (5xx)."""
+    """The relay refused the mail for good (5xx), or cannot take it as it is."""
 
 
 _connection: smtplib.SMTP | None = None
 
 
-def deliver(mail: OutboundMail) -> None:
-    """Hand a mail to the relay.
+def deliver(mail: OutboundMail) -> str:
+    """Hand a mail to the relay; return its words on recipients it refused, if it took others.
 
     Raises:
-        Refused: the relay refuses the mail or all of its recipients for good.
+        Refused: the relay refuses the mail or all of its recipients for good, or the mail cannot
+            be composed as this relay needs it.
         RelayDown: the relay cannot be reached or used.
         Unavailable: the relay wants the mail tried again.
     """
@@ -46,15 +50,29 @@ def deliver(mail: OutboundMail) -> None:
     except (smtplib.SMTPException, OSError) as error:
         raise _down(error) from error
     try:
-        relay.send_message(compose(mail), settings.MAIL_FROM, mail.recipients)
+        message = compose(mail)
+        recipients = [_ascii(address) for address in mail.recipients]
+        refused = relay.send_message(message, _ascii(settings.MAIL_FROM), recipients)
     except smtplib.SMTPRecipientsRefused as error:
         raise _of_recipients(error) from error
     except smtplib.SMTPResponseException as error:
         close()
         raise _of_reply(error.smtp_code, error.smtp_error) from error
+    # A local part beyond ASCII is the mail's trouble where the relay lacks SMTPUTF8 (RFC 6531).
+    except (smtplib.SMTPNotSupportedError, MessageError, ValueError) as error:
+        # The relay may have heard half of it.
+        close()
+        raise Refused(f"The relay cannot take the mail as it is: {error}") from error
     except (smtplib.SMTPException, OSError) as error:
         close()
         raise _down(error) from error
+    return _words(refused)
+
+
+def _ascii(address: str) -> str:
+    """Return an address with its domain as A-labels, which every relay takes (RFC 5891)."""
+    local, at, domain = address.rpartition("@")
+    return local + at + punycode(domain)
 
 
 def _down(error: Exception) -> RelayDown:
@@ -65,8 +83,8 @@ def compose(mail: OutboundMail) -> EmailMessage:
     """Build the message, the same bytes at every try (RFC 5322, text and HTML as RFC 2046)."""
     message = EmailMessage()
     message["Subject"] = mail.subject
-    message["From"] = settings.MAIL_FROM
-    message["To"] = ", ".join(mail.recipients)
+    message["From"] = _ascii(settings.MAIL_FROM)
+    message["To"] = ", ".join(_ascii(address) for address in mail.recipients)
     message["Date"] = format_datetime(mail.created_at)
     message["Message-ID"] = mail.message_id
     message["Auto-Submitted"] = "auto-generated"
@@ -126,10 +144,11 @@ def _of_reply(code: int, reply: bytes | str) -> Unavailable:
     return kind(f"The relay answered {code} {text}", code)
 
 
+def _words(replies: Mapping[str, tuple[int, bytes]]) -> str:
+    return "; ".join(f"{address}: {_of_reply(*reply)}" for address, reply in replies.items())
+
+
 def _of_recipients(error: smtplib.SMTPRecipientsRefused) -> Unavailable:
-    replies = {address: _of_reply(*reply) for address, reply in error.recipients.items()}
-    text = "; ".join(f"{address}: {reply}" for address, reply in replies.items())
-    codes = [reply.code for reply in replies.values()]
-    if all(isinstance(reply, Refused) for reply in replies.values()):
-        return Refused(text, codes[0])
-    return Unavailable(text, codes[0])
+    replies = [_of_reply(*reply) for reply in error.recipients.values()]
+    kind = Refused if all(isinstance(reply, Refused) for reply in replies) else Unavailable
+    return kind(_words(error.recipients), replies[0].code)

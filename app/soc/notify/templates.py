@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from django.core.exceptions import ValidationError
-from django.template import Context, Engine, TemplateSyntaxError
+from django.template import Context, Engine
 from django.template.loader import render_to_string
 
 SUBJECT = "{{ severity|upper }}: {{ title }} ({{ site }})"
@@ -36,6 +36,16 @@ class Notice:
     link: str = ""
 
 
+SAMPLE = Notice(
+    title="Certificate of www.soc.internal:443: expires soon",
+    severity="warning",
+    summary="This is what a notice looks like.",
+    facts={"Endpoint": "www.soc.internal:443", "Issuer": "CN=An authority", "Days left": "21"},
+    link="https://www.soc.internal/",
+)
+"""What templates are tried and shown with."""
+
+
 @dataclass(frozen=True)
 class Rendered:
     """A mail's subject and its two bodies."""
@@ -46,18 +56,19 @@ class Rendered:
 
 
 def validate(source: str) -> None:
-    """Check a template's syntax.
+    """Check that a template can be rendered, with the sample notice.
 
     Raises:
-        ValidationError: the template cannot be parsed; the message says where.
+        ValidationError: it cannot be parsed or rendered; the message names the trouble.
     """
     try:
-        _ENGINE.from_string(source)
-    except TemplateSyntaxError as error:
+        render(SAMPLE, site="site", text=source)
+    # Tags and filters raise anything, such as ZeroDivisionError.
+    except Exception as error:
         raise ValidationError(f"This is not a valid template: {error}") from error
 
 
-def render(notice: Notice, *, subject: str, text: str, site: str) -> Rendered:
+def render(notice: Notice, *, site: str, subject: str = SUBJECT, text: str = TEXT) -> Rendered:
     """Render a notice with a subscription's subject and text templates.
 
     A subject is one line (RFC 5322, 2.2): line breaks in a title cannot add header fields.

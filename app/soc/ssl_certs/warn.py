@@ -1,5 +1,8 @@
 """Turns the state of endpoints into notices for subscribers."""
 
+from datetime import datetime
+from itertools import islice
+
 from django.utils import timezone
 
 from soc.core.links import absolute
@@ -14,21 +17,34 @@ _SEVERITY = {
     Endpoint.Status.UNREACHABLE: "critical",
 }
 
+PAGE = 100
+"""Endpoints whose notices are held at a time, and whose mails are written together."""
+
 
 def enqueue_warnings() -> int:
     """Queue a mail for each endpoint in trouble, once per change of its status.
 
     Returns the number of new mails.
     """
-    troubled = Endpoint.objects.filter(enabled=True, status__in=list(_SEVERITY))
-    return sum(
-        outbox.enqueue(_notice(endpoint), _occasion(endpoint))
-        for endpoint in troubled.select_related("certificate")
-    )
+    troubled = Endpoint.objects.filter(enabled=True, status__in=list(_SEVERITY)).order_by("pk")
+    # Most are in trouble for long and were mailed about: only the others are read in full.
+    states = troubled.values_list("pk", "status", "status_since").iterator()
+    occasions = {_occasion(*state): state[0] for state in states}
+    new = iter([occasions[key] for key in outbox.unmailed(occasions)])
+    created = 0
+    while page := list(islice(new, PAGE)):
+        endpoints = troubled.filter(pk__in=page).select_related("certificate")
+        created += outbox.enqueue_all(
+            {
+                _occasion(endpoint.pk, endpoint.status, endpoint.status_since): _notice(endpoint)
+                for endpoint in endpoints.defer("certificate__pem")
+            }
+        )
+    return created
 
 
-def _occasion(endpoint: Endpoint) -> str:
-    return f"ssl_certs:{endpoint.pk}:{endpoint.status}:{endpoint.status_since.timestamp():.0f}"
+def _occasion(key: int, status: str, since: datetime) -> str:
+    return f"ssl_certs:{key}:{status}:{since.timestamp():.0f}"
 
 
 def _notice(endpoint: Endpoint) -> Notice:
