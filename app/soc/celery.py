@@ -6,7 +6,7 @@ from typing import Any
 
 import celery
 from billiard.einfo import ExceptionInfo
-from celery.exceptions import SoftTimeLimitExceeded
+from celery.exceptions import SoftTimeLimitExceeded, TimeLimitExceeded
 from celery.signals import task_prerun
 from django.db import Error, InterfaceError, OperationalError, close_old_connections
 
@@ -19,13 +19,14 @@ logger = logging.getLogger(__name__)
 
 
 class Task(celery.Task):
-    """A task that survives: its worker's death, a database restart, a failed publish.
+    """A task that survives its worker's death and a database restart.
 
     Delivery is at-least-once, so every task body must be idempotent. Losing the database is
     retried with exponential backoff and jitter; any other failure is recorded where the board
     shows it, a soft time limit as TIMEOUT.
     """
 
+    Request = "soc.core.request:Request"
     autoretry_for = (OperationalError, InterfaceError)
     retry_backoff = 2
     retry_backoff_max = 300
@@ -38,20 +39,31 @@ class Task(celery.Task):
         return super().apply_async(*args, **options)
 
     def on_failure(
-        self, exc: Exception, task_id: str, args: Any, kwargs: Any, einfo: ExceptionInfo
+        self,
+        exc: Exception,
+        task_id: str,
+        args: Any,
+        kwargs: Any,
+        einfo: ExceptionInfo,
     ) -> None:
         """Record the failure; the log has it in any case."""
+        self.record_failure(exc, task_id, f"{args!r} {kwargs!r}", str(einfo))
+
+    def record_failure(
+        self, error: Exception, task_id: str, arguments: str, traceback: str = ""
+    ) -> None:
+        """Write a failure where the board shows it; running into a time limit is a TIMEOUT."""
         from soc.core.models import TaskFailure
 
-        timed_out = isinstance(exc, SoftTimeLimitExceeded)
+        timed_out = isinstance(error, SoftTimeLimitExceeded | TimeLimitExceeded)
         try:
             TaskFailure.objects.create(
                 task=self.name,
                 task_id=task_id,
                 kind=TaskFailure.Kind.TIMEOUT if timed_out else TaskFailure.Kind.ERROR,
-                error=f"{type(exc).__name__}: {exc}"[:2000],
-                traceback=str(einfo)[-20_000:],
-                arguments=f"{args!r} {kwargs!r}"[:2000],
+                error=f"{type(error).__name__}: {error}"[:2000],
+                traceback=traceback[-20_000:],
+                arguments=arguments[:2000],
             )
         except Error:
             logger.exception("The failure of %s (%s) could not be recorded", self.name, task_id)
