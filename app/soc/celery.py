@@ -26,7 +26,6 @@ class Task(celery.Task):
     shows it, a soft time limit as TIMEOUT.
     """
 
-    Request = "soc.core.request:Request"
     autoretry_for = (OperationalError, InterfaceError)
     retry_backoff = 2
     retry_backoff_max = 300
@@ -46,24 +45,21 @@ class Task(celery.Task):
         kwargs: Any,
         einfo: ExceptionInfo,
     ) -> None:
-        """Record the failure; the log has it in any case."""
-        self.record_failure(exc, task_id, f"{args!r} {kwargs!r}", str(einfo))
+        """Record the failure; the log has it in any case.
 
-    def record_failure(
-        self, error: Exception, task_id: str, arguments: str, traceback: str = ""
-    ) -> None:
-        """Write a failure where the board shows it; running into a time limit is a TIMEOUT."""
+        Celery calls this in the worker's main process when a hard time limit killed the child.
+        """
         from soc.core.models import TaskFailure
 
-        timed_out = isinstance(error, SoftTimeLimitExceeded | TimeLimitExceeded)
+        timed_out = isinstance(exc, SoftTimeLimitExceeded | TimeLimitExceeded)
         try:
             TaskFailure.objects.create(
                 task=self.name,
                 task_id=task_id,
                 kind=TaskFailure.Kind.TIMEOUT if timed_out else TaskFailure.Kind.ERROR,
-                error=f"{type(error).__name__}: {error}"[:2000],
-                traceback=traceback[-20_000:],
-                arguments=arguments[:2000],
+                error=f"{type(exc).__name__}: {exc}"[:2000],
+                traceback=str(einfo)[-20_000:],
+                arguments=f"{args!r} {kwargs!r}"[:2000],
             )
         except Error:
             logger.exception("The failure of %s (%s) could not be recorded", self.name, task_id)
