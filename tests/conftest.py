@@ -9,7 +9,15 @@ from pathlib import Path
 import django
 import pytest
 
-from harness import REPOSITORY, Stack, copy_tree, has_engine, missing
+from harness import (
+    REPOSITORY,
+    Stack,
+    copy_tree,
+    has_engine,
+    missing,
+    new_name,
+    remove_leftovers,
+)
 
 
 def _become_a_process_of_a_site() -> Path:
@@ -46,12 +54,13 @@ def tree(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
     """A copy of this tree with a created site that nobody has started."""
     if not has_engine():
         missing("no Docker engine answers")
-    made = Stack(copy_tree(tmp_path_factory.mktemp("clone")), "smoke")
-    # What an earlier run left when it was killed.
-    made.remove()
-    made.create()
-    yield made
-    made.remove()
+    remove_leftovers()
+    made = Stack(copy_tree(tmp_path_factory.mktemp("clone")), new_name())
+    try:
+        made.create()
+        yield made
+    finally:
+        made.remove()
 
 
 @pytest.fixture(scope="session")

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import base64
+import datetime as dt
+import functools
 import http.cookiejar
 import json
 import os
 import re
+import secrets
 import shutil
 import socket
 import ssl
@@ -25,6 +28,8 @@ import pytest
 from soc import environment
 
 REPOSITORY = Path(__file__).resolve().parents[1]
+PROJECT_OF_A_TEST = re.compile(r"soc-t-[0-9a-f]{8}")
+LONGER_THAN_A_RUN = dt.timedelta(hours=2)
 T = TypeVar("T")
 
 
@@ -82,14 +87,16 @@ def wait_until_equal(what: str, probe: Callable[[], T], expected: T, seconds: fl
         raise AssertionError(f"{what}: {answers[0]!r} is not {expected!r}") from error
 
 
-def copy_tree(folder: Path) -> Path:
-    """Copy what git would clone: the tracked files and the new ones that are not ignored."""
+def tracked_files() -> list[str]:
+    """Return what git would clone: the tracked files and the new ones that are not ignored."""
     listed = run("git", "ls-files", "-z", "-co", "--exclude-standard", cwd=REPOSITORY)
-    for name in filter(None, listed.split("\0")):
-        source = REPOSITORY / name
-        if source.is_file():
-            (folder / name).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copy2(source, folder / name)
+    return [name for name in listed.split("\0") if name and (REPOSITORY / name).is_file()]
+
+
+def copy_tree(folder: Path) -> Path:
+    for name in tracked_files():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy2(REPOSITORY / name, folder / name)
     return folder
 
 
@@ -97,6 +104,11 @@ def free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return probe.getsockname()[1]
+
+
+def new_name() -> str:
+    """Return a site's name that no person has given and no other run of the tests uses."""
+    return f"t-{secrets.token_hex(4)}"
 
 
 @dataclass
@@ -180,10 +192,12 @@ class Stack(Site):
 
     def remove(self) -> None:
         """Take the site down with its volumes, whatever is left of it."""
-        run(
-            "docker", "compose", "-p", self.project, "--profile", "*", "down",
-            "--volumes", "--timeout", "5", "--remove-orphans", check=False,
-        )  # fmt: skip
+        remove_project(self.project)
+
+    def secret(self, service: str, name: str) -> str:
+        """Read a service's file as root, because it belongs to the id of the containers."""
+        image = environment.parse(self.env_file.read_text())[0]["APP_IMAGE"]
+        return _read_as_root(image, str(self.folder / "env" / self.site / service), name)
 
     def container(self, service: str, index: int = 1) -> str:
         return f"{self.project}-{service}-{index}"
@@ -212,6 +226,15 @@ class Stack(Site):
         """Run Python code in the web container that sets `answer`; return it."""
         printed = self.python("web", f"import json\n{code}\nprint(json.dumps(answer, default=str))")
         return json.loads(printed.strip().splitlines()[-1])
+
+    def run_task(self, task: str) -> None:
+        """Have a worker run a task without arguments, and wait until it has succeeded."""
+        module, _, function = task.rpartition(".")
+        printed = self.python(
+            "worker-shared", f"from {module} import {function}\nprint({function}.apply_async().id)"
+        )
+        key = printed.strip().splitlines()[-1]
+        wait_for(task, lambda: '"SUCCESS"' in self.flower(f"/api/task/info/{key}")[1])
 
     def queues(self) -> dict[str, dict[str, int]]:
         """What the broker itself says of its queues."""
@@ -274,6 +297,43 @@ class Browser:
 
     def sign_in(self, password: str) -> tuple[int, str, str]:
         return self.post("/sign-in/?next=/", username="admin", password=password)
+
+
+@functools.cache
+def _read_as_root(image: str, folder: str, name: str) -> str:
+    return run(
+        "docker", "run", "--rm", "--user=0:0", "--network=none", "--cap-drop=ALL",
+        "--cap-add=DAC_OVERRIDE", f"--volume={folder}:/service:ro", image,
+        "cat", f"/service/{name}",
+    )  # fmt: skip
+
+
+def remove_project(project: str) -> None:
+    """Remove everything of a Compose project, and the containers that tests put beside it."""
+    beside = run("docker", "ps", "--all", "--quiet", f"--filter=name=^{project}-").split()
+    if beside:
+        run("docker", "rm", "--force", *beside, check=False)
+    run(
+        "docker", "compose", "-p", project, "--profile", "*", "down",
+        "--volumes", "--remove-orphans", check=False,
+    )  # fmt: skip
+
+
+def remove_leftovers() -> None:
+    """Remove the projects of runs that were killed; a younger one may be another run's."""
+    oldest = dt.datetime.now(dt.UTC) - LONGER_THAN_A_RUN
+    for line in run("docker", "network", "ls", "--format={{.Name}} {{.CreatedAt}}").splitlines():
+        name, date, clock, offset, _ = line.split()
+        project = name.rpartition("_")[0]
+        created = dt.datetime.fromisoformat(f"{date} {clock[:8]}{offset}")
+        if PROJECT_OF_A_TEST.fullmatch(project) and created < oldest:
+            remove_project(project)
+
+
+def has_image(image: str) -> bool:
+    """Whether the engine holds an image."""
+    inspect = ["docker", "image", "inspect", image]
+    return subprocess.run(inspect, capture_output=True, check=False).returncode == 0
 
 
 def has_engine() -> bool:

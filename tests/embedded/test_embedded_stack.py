@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from harness import Site, copy_tree, free_port, wait_for, wait_until_equal
+from harness import Site, copy_tree, free_port, missing, run, wait_for, wait_until_equal
 from soc import environment
 from soc.queues import QUEUES
 
@@ -295,6 +295,34 @@ def test_a_program_that_fails_is_named_with_its_log(look: Embedded, other: Embed
     flower.write_text(code)
     assert "flower does not work (FATAL" in answer
     assert "broken on purpose" in answer
+    assert look.processes() == before
+
+
+def test_a_newcomer_names_no_site(look: Embedded) -> None:
+    """The site `local` comes into being by itself; its catcher's port is fixed."""
+    with socket.socket() as probe:
+        if probe.connect_ex(("127.0.0.1", 2525)) == 0:
+            missing("port 2525 is taken, perhaps by a site local")
+    local = Embedded(look.folder, "local", smtp_port=2525)
+    before = look.processes()
+    link = look.folder / ".env"
+    link.unlink()
+    example = look.folder / "env" / "example.env"
+    example.write_text(
+        example.read_text()
+        .replace("SOC_WEB_PORT=8443", f"SOC_WEB_PORT={local.web_port}")
+        .replace("SOC_FLOWER_PORT=5555", f"SOC_FLOWER_PORT={local.flower_port}")
+    )
+    first, *_ = run("make", "up", "STACK=embedded", cwd=look.folder).splitlines()
+    try:
+        assert first.startswith("== STACK=embedded: the site local runs on SQLite")
+        assert link.readlink() == Path("env/local.env")
+        assert f"{local.url}/" in run("make", "status", "STACK=embedded", cwd=look.folder)
+        password = local.secret("migrate", "admin_password")
+        assert password in run("make", "passwords", "STACK=embedded", cwd=look.folder)
+        assert local.browser().sign_in(password)[:2] == (200, f"{local.url}/")
+    finally:
+        run("make", "down", "STACK=embedded", cwd=look.folder)
     assert look.processes() == before
 
 

@@ -1,50 +1,42 @@
-"""TLS peers beside the running site."""
+"""TLS peers beside the running site, and images of RabbitMQ."""
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
-from dataclasses import dataclass
-from pathlib import Path
 
 import pytest
+from authorities import Authorities
 
 import pki
-from harness import Stack, run, wait_for
+from harness import Stack, has_image, missing, run, wait_for
+from soc import environment
 
-DAY = pki.DAY
+PUBLIC_RABBITMQ = "rabbitmq:4.0-management"
+STAND_IN_RABBITMQ = "soc-offline/rabbitmq:4.0"
 
 
-@dataclass(frozen=True)
-class Authorities:
-    """The test's own CA and what the peers present of it, by port."""
+@pytest.fixture(scope="session")
+def images(tree: Stack) -> dict[str, str]:
+    """The base images that `make site` has chosen on this machine."""
+    values, _ = environment.parse(tree.env_file.read_text())
+    return {name: values[f"{name.upper()}_IMAGE"] for name in ("python", "mariadb", "rabbitmq")}
 
-    root: pki.Issued
-    intermediate: pki.Issued
-    folder: Path
 
-    def write(self, host: str) -> None:
-        """Write key and chain of every TLS peer to ``<port>.pem``."""
-        now, chain = pki.NOW, self.intermediate
-
-        def leaf(name: str = host, **validity: object) -> pki.Issued:
-            return pki.issue(name, chain, san=[name], organization="Test", **validity)
-
-        stranger = pki.issue("strange root", ca=True, organization="Elsewhere")
-        presented = {
-            4443: (leaf(not_after=now - DAY, not_before=now - 9 * DAY), chain),
-            4444: (pki.issue(host, san=[host]),),
-            4445: (leaf("elsewhere.internal"), chain),
-            4446: (leaf(not_before=now + DAY, not_after=now + 9 * DAY), chain),
-            4447: (leaf(),),
-            4448: (leaf(not_after=now + 300 * DAY), chain),
-            4449: (leaf(not_after=now + 3 * DAY), chain),
-            4450: (pki.issue(host, stranger, san=[host]), stranger),
-        }
-        for port, (own, *others) in presented.items():
-            certificates = b"".join(issued.cert_pem for issued in (own, *others))
-            (self.folder / f"{port}.pem").write_bytes(own.key_pem + certificates)
-            (self.folder / f"{port}.pem").chmod(0o644)
-        self.folder.chmod(0o755)
+@pytest.fixture(scope="session")
+def other_rabbitmq(tree: Stack, images: dict[str, str]) -> str:
+    """An image of another series of RabbitMQ than the configured one."""
+    if named := os.environ.get("OTHER_RABBITMQ_IMAGE"):
+        return named
+    if not images["rabbitmq"].startswith("soc-offline/"):
+        if not has_image(PUBLIC_RABBITMQ):
+            run("docker", "pull", "--quiet", PUBLIC_RABBITMQ, check=False)
+        if has_image(PUBLIC_RABBITMQ):
+            return PUBLIC_RABBITMQ
+    told = run("docker/offline/build", "rabbitmq-4.0", cwd=tree.folder, check=False)
+    if not has_image(STAND_IN_RABBITMQ):
+        missing(f"there is no other series of RabbitMQ: {told.strip().splitlines()[-1]}")
+    return STAND_IN_RABBITMQ
 
 
 @pytest.fixture(scope="session")

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import pytest
+from authorities import Authorities
 
-from conftest import Authorities
-from harness import Stack, wait_for
+from harness import Stack, wait_for, wait_until_equal
 
 EXPECTED = {
     1: ("connect_refused", "unreachable", "nothing listens there"),
@@ -69,15 +69,45 @@ def test_one_failure_alone_is_no_alarm(observed: dict[int, dict[str, str]]) -> N
 
 
 def test_a_failing_certificate_is_mailed_once(stack: Stack, peers: str, observed: object) -> None:
-    subject = f"[SOC] CRITICAL: Certificate of {peers}:4443: not valid (smoke)"
+    subject = f"[SOC] CRITICAL: Certificate of {peers}:4443: not valid ({stack.site})"
 
     def mails() -> list[dict[str, str]]:
         return [mail for mail in stack.mail() if mail["Subject"] == subject]
 
-    (mail,) = wait_for("the mail", mails, seconds=100)
+    wait_for("the mail", mails, seconds=100)
+    stack.run_task("soc.ssl_certs.tasks.warn_subscribers")
+    stack.run_task("soc.notify.tasks.send_due_mail")
+    (mail,) = mails()
     assert "expired" in mail["text"]
 
 
-def test_the_worker_is_free_again(stack: Stack, observed: object) -> None:
-    assert stack.health("worker-ssl-certs") == "healthy"
+def test_silent_peers_do_not_keep_a_worker(stack: Stack, peers: str, observed: object) -> None:
+    """A good endpoint waits behind more silent ones than the worker has processes."""
+    outcomes = f"""
+from soc.ssl_certs.models import Endpoint
+endpoints = [Endpoint.objects.get(host={peers!r}, port=port) for port in (4440, 4448)]
+answer = [[o.outcome for o in e.observations.order_by("pk")] for e in endpoints]
+"""
+    # Disabled: from here on nothing but this test has them scanned.
+    stack.data(f"""
+from soc.ssl_certs.models import Endpoint
+answer = Endpoint.objects.filter(host={peers!r}, port__in=(4440, 4448)).update(enabled=False)
+""")
+    silent, good = stack.data(outcomes)
+    stack.python(
+        "worker-shared",
+        outcomes
+        + """
+from soc.ssl_certs.tasks import scan_endpoint
+for endpoint in [endpoints[0]] * 5 + [endpoints[1]]:
+    scan_endpoint.apply_async((endpoint.pk,))
+""",
+    )
+    wait_until_equal(
+        "every scan",
+        lambda: stack.data(outcomes),
+        [silent + ["handshake_timeout"] * 5, [*good, "valid"]],
+        seconds=90,
+    )
     wait_for("an empty queue", lambda: stack.queues()["ssl_certs"]["messages"] == 0)
+    assert stack.health("worker-ssl-certs") == "healthy"

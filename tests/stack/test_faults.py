@@ -6,22 +6,24 @@ The broker's part is tested on two series of RabbitMQ, because 4.3 refuses contr
 
 from __future__ import annotations
 
-import os
+import json
 import time
 from collections.abc import Iterator
 
 import pytest
 
-from harness import Stack, run, wait_for
-from soc.queues import QUEUES
-
-OTHER_RABBITMQ = os.environ.get("OTHER_RABBITMQ_IMAGE", "soc-offline/rabbitmq:4.0")
+from harness import Stack, new_name, run, wait_for
+from soc.queues import BY_NAME, QUEUES
 
 
 def healthy(stack: Stack, service: str) -> bool:
-    """Run a service's own health check now."""
-    command = stack.inspect(service)["Config"]["Healthcheck"]["Test"][1:]
-    verdict = stack.exec(service, "sh", "-c", '"$@" >&2 && echo HEALTHY || true', "-", *command)
+    """Run a service's own health check now, for as long as the engine would let it run."""
+    check = stack.inspect(service)["Config"]["Healthcheck"]
+    seconds = str(check["Timeout"] // 10**9)
+    verdict = stack.exec(
+        service, "sh", "-c", 'timeout "$@" >&2 && echo HEALTHY || true', "-", seconds,
+        *check["Test"][1:],
+    )  # fmt: skip
     return "HEALTHY" in verdict
 
 
@@ -106,12 +108,10 @@ def series(request: pytest.FixtureRequest, stack: Stack) -> Iterator[Stack]:
     if request.param == "configured":
         yield stack
         return
-    if OTHER_RABBITMQ.startswith("soc-offline/"):
-        run("docker/offline/build", "rabbitmq-4.0", cwd=stack.folder)
-    other = Stack(stack.folder, "series")
-    other.remove()
-    other.create(RABBITMQ_IMAGE=OTHER_RABBITMQ)
+    image = request.getfixturevalue("other_rabbitmq")
+    other = Stack(stack.folder, new_name())
     try:
+        other.create(RABBITMQ_IMAGE=image)
         other.make("up")
         yield other
     finally:
@@ -155,7 +155,62 @@ answer = Observation.objects.filter(endpoint={key}).count()
     assert time.monotonic() - started > 5
 
 
+def test_every_limit_is_in_effect(series: Stack) -> None:
+    listed = series.exec(
+        "rabbitmq", "rabbitmqctl", "-q", "--formatter=json",
+        "list_queues", "name", "effective_policy_definition",
+    )  # fmt: skip
+    # One series writes an object, the other a list of pairs.
+    effective = {q["name"]: dict(q["effective_policy_definition"]) for q in json.loads(listed)}
+    assert {q.name: effective[q.name] for q in QUEUES} == {q.name: q.policy for q in QUEUES}
+
+
+TAKE_AND_DIE = """
+import ssl, time
+from kombu import Connection, Exchange
+from soc.celery import app
+from soc.settings import CELERY_BROKER_URL, CELERY_BROKER_USE_SSL
+
+with app.producer_pool.acquire(block=True) as producer:
+    producer.publish("x", exchange=Exchange("soc.tasks", "topic", no_declare=True),
+                     routing_key="email", mandatory=True)
+taken = 0
+for _ in range(100):
+    with Connection(CELERY_BROKER_URL, ssl=CELERY_BROKER_USE_SSL, login_method="EXTERNAL") as c:
+        if c.default_channel.basic_get("email") is not None:
+            taken += 1
+            last = time.monotonic()
+    if taken and time.monotonic() - last > 5:
+        break
+    time.sleep(0.1)
+print("TAKEN", taken)
+"""
+"""Takes a message and hangs up on the broker, as a worker does that dies of it, until none comes
+back for long."""
+
+
+def test_a_message_that_kills_its_workers_is_parked(series: Stack) -> None:
+    parked = series.queues()["email.dead"]["messages"]
+    # Nothing but the test's message may be in the queue, and beat fills it.
+    series.compose("stop", "beat")
+    wait_for("an empty queue", lambda: series.queues()["email"]["messages"] == 0)
+    series.compose("stop", "worker-email")
+    try:
+        printed = series.compose(
+            "run", "--rm", "--no-deps", "-T", "-e", "DJANGO_SETTINGS_MODULE=soc.settings",
+            "worker-email", "python3", "-",
+            stdin="import django; django.setup()\n" + TAKE_AND_DIE,
+        )  # fmt: skip
+        wait_for("the dead letter", lambda: series.queues()["email.dead"]["messages"] > parked)
+    finally:
+        series.compose("start", "beat", "worker-email")
+    assert printed.strip().splitlines()[-1] == f"TAKEN {BY_NAME['email'].delivery_limit + 1}"
+    assert series.queues()["email.dead"]["messages"] == parked + 1
+    wait_for_consumers(series)
+
+
 def test_a_refused_message_is_parked(series: Stack) -> None:
+    parked = series.queues()["email.dead"]["messages"]
     series.python(
         "worker-shared",
         """
@@ -169,7 +224,7 @@ with app.producer_pool.acquire(block=True) as producer:
         check=False,
     )
     # The worker of the shared queue may publish any task: the email worker parks this one.
-    wait_for("the dead letter", lambda: series.queues()["email.dead"]["messages"] == 1)
+    wait_for("the dead letter", lambda: series.queues()["email.dead"]["messages"] == parked + 1)
 
 
 def test_a_worker_comes_back_after_a_network_cut(series: Stack) -> None:

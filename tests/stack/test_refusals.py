@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from harness import Stack, run, wait_for
+import pki
+from harness import Stack, new_name, run, wait_for
+from soc.core.pki import Identity
 
 CONNECT = """
 import socket, ssl, sys
@@ -40,7 +42,11 @@ def test_the_own_certificate_connects(stack: Stack) -> None:
     ("why", "code", "error"),
     [
         ("no plain AMQP", 'attempt("amqp://rabbitmq:5672//")', "ConnectionRefusedError"),
-        ("plain AMQP to the TLS port", 'attempt("amqp://rabbitmq:5671//")', ""),
+        (
+            "plain AMQP to the TLS port",
+            'attempt("amqp://rabbitmq:5671//")',
+            "Server unexpectedly closed connection",
+        ),
         (
             "another CA",
             'attempt("amqps://rabbitmq//", login_method="EXTERNAL", '
@@ -57,15 +63,65 @@ def test_the_own_certificate_connects(stack: Stack) -> None:
             "no client certificate",
             'attempt("amqps://rabbitmq//", login_method="EXTERNAL", ssl={k: v for k, v in '
             'OWN.items() if k not in ("certfile", "keyfile")})',
-            "",
+            "CERTIFICATE_REQUIRED",
         ),
-        ("guest", 'attempt("amqps://guest:guest@rabbitmq//", ssl=OWN, login_method="PLAIN")', ""),
+        (
+            "a password",
+            'attempt("amqps://guest:guest@rabbitmq//", ssl=OWN, login_method="PLAIN")',
+            "available: EXTERNAL",
+        ),
     ],
 )
 def test_the_broker_refuses(stack: Stack, why: str, code: str, error: str) -> None:
     answer = attempt(stack, code)
     assert answer.startswith("REFUSED"), why
     assert error in answer
+
+
+def attempt_with(stack: Stack, identity: pki.Issued) -> str:
+    """Log in as the email worker with a certificate that the test has issued."""
+    return attempt(
+        stack,
+        f"""
+from pathlib import Path
+Path("/tmp/issued.pem").write_bytes({identity.cert_pem + identity.key_pem!r})
+attempt("amqps://worker-email@rabbitmq//", login_method="EXTERNAL",
+        ssl={{**OWN, "certfile": "/tmp/issued.pem", "keyfile": "/tmp/issued.pem"}})
+""",
+    )
+
+
+@pytest.fixture(scope="module")
+def authority(stack: Stack) -> pki.Issued:
+    folder = stack.folder / "env" / stack.site / "ca"
+    loaded = Identity.load(folder / "ca.pem", folder / "ca.key")
+    return pki.Issued(loaded.certificate, loaded.key)
+
+
+def test_the_broker_takes_whom_the_sites_ca_vouches_for(
+    stack: Stack, authority: pki.Issued
+) -> None:
+    assert attempt_with(stack, pki.issue("worker-email", authority)) == "CONNECTED"
+
+
+def test_the_broker_refuses_a_name_that_another_ca_vouches_for(stack: Stack) -> None:
+    namesake = pki.issue(f"SOC site CA {stack.site}", ca=True)
+    answer = attempt_with(stack, pki.issue("worker-email", namesake))
+    assert answer.startswith("REFUSED")
+    assert "UNKNOWN_CA" in answer
+
+
+def test_the_broker_refuses_an_expired_certificate(stack: Stack, authority: pki.Issued) -> None:
+    past = {"not_before": pki.NOW - 9 * pki.DAY, "not_after": pki.NOW - pki.DAY}
+    answer = attempt_with(stack, pki.issue("worker-email", authority, **past))
+    assert answer.startswith("REFUSED")
+    assert "CERTIFICATE_EXPIRED" in answer
+
+
+def test_the_broker_refuses_a_certificate_of_nobody(stack: Stack, authority: pki.Issued) -> None:
+    answer = attempt_with(stack, pki.issue("stranger", authority))
+    assert answer.startswith("REFUSED")
+    assert "ACCESS_REFUSED" in answer
 
 
 def test_guest_does_not_exist(stack: Stack) -> None:
@@ -266,7 +322,7 @@ def test_make_up_refuses_a_bad_env_file_and_lists_everything(stack: Stack) -> No
 
 
 def test_make_up_names_a_port_that_is_in_use(stack: Stack) -> None:
-    other = Stack(stack.folder, "second", web_port=stack.web_port)
+    other = Stack(stack.folder, new_name(), web_port=stack.web_port)
     other.create()
     try:
         answer = other.make("up", check=False)
@@ -274,7 +330,7 @@ def test_make_up_names_a_port_that_is_in_use(stack: Stack) -> None:
         other.remove()
         run("ln", "-sfn", f"env/{stack.site}.env", ".env", cwd=stack.folder)
     assert f"SOC_WEB_PORT={stack.web_port} cannot be used" in answer
-    assert "choose another in env/second.env" in answer
+    assert f"choose another in env/{other.site}.env" in answer
 
 
 def test_a_site_that_nobody_made_is_not_started(stack: Stack) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import time
+from urllib.parse import urlsplit
 
 import pytest
 
@@ -46,29 +47,30 @@ answer = dict(Endpoint.objects.filter(notes__startswith="Part of").values_list("
     expected["catcher"] = "warning"
     wait_until_equal("the first scan", lambda: stack.data(code), expected, seconds=90)
 
-    mail = wait_for(
-        "the warning",
-        lambda: [m for m in stack.mail() if "catcher:2525" in m["Subject"]],
-        seconds=100,
-    )
-    assert len(mail) == 1
-    assert mail[0]["Subject"].startswith("[SOC] WARNING: Certificate of catcher:2525")
-    assert mail[0]["X-Envelope-To"] == "operations@health.internal"
-    assert "It expires in 19 days" in mail[0]["text"]
-    assert f"{stack.url}/admin/ssl_certs/endpoint/" in mail[0]["text"]
+    def mails() -> list[dict[str, str]]:
+        return [mail for mail in stack.mail() if "catcher:2525" in mail["Subject"]]
+
+    wait_for("the warning", mails, seconds=100)
+    stack.run_task("soc.ssl_certs.tasks.warn_subscribers")
+    stack.run_task("soc.notify.tasks.send_due_mail")
+    (mail,) = mails()
+    assert mail["Subject"].startswith("[SOC] WARNING: Certificate of catcher:2525")
+    assert mail["X-Envelope-To"] == "operations@health.internal"
+    assert "It expires in 19 days" in mail["text"]
+    assert f"{stack.url}/admin/ssl_certs/endpoint/" in mail["text"]
 
 
-def test_sign_in_is_needed_everywhere_but_for_the_health_page(stack: Stack) -> None:
+def test_a_stranger_sees_the_sign_in_page_and_the_health_page_only(stack: Stack) -> None:
+    """A unit test walks all addresses; this one sees what the server in front of them lets by."""
     stranger = stack.browser()
     assert stranger.open("/healthz")[0] == 200
-    for path in ("/", "/board/live/", "/admin/", "/admin/django_celery_beat/periodictask/"):
+    for path in ("/", "/board/live/", "/admin/"):
         status, url, body = stranger.open(path)
-        assert status == 200, path
-        assert "sign-in" in url or "login" in url, path
+        assert (status, urlsplit(url).path) == (200, "/sign-in/"), path
         assert "worker-email" not in body
-    _, url, body = stranger.sign_in("wrong")
-    assert url.startswith(f"{stack.url}/sign-in/")
-    assert "password" in body.lower()
+    status, url, body = stranger.sign_in("wrong")
+    assert (status, urlsplit(url).path) == (200, "/sign-in/")
+    assert "Please enter a correct username and password" in body
 
 
 def test_a_schedule_made_in_the_admin_runs_in_the_right_worker(
@@ -78,9 +80,10 @@ def test_a_schedule_made_in_the_admin_runs_in_the_right_worker(
 from django_celery_beat.models import IntervalSchedule
 answer = IntervalSchedule.objects.get_or_create(every=1, period="seconds")[0].pk
 """)
+    # Disabled: nothing but this schedule has it scanned.
     key = stack.data("""
 from soc.ssl_certs.models import Endpoint
-answer = Endpoint.objects.get(host="web").pk
+answer = Endpoint.objects.create(host="beat", port=1, enabled=False).pk
 """)
     form = {
         "name": "made by a test",
@@ -93,13 +96,18 @@ answer = Endpoint.objects.get(host="web").pk
         "headers": "{}",
         "expire_seconds": 30,
     }
-    count = "from soc.ssl_certs.models import Observation\nanswer = Observation.objects.count()"
-    before = stack.data(count)
+    observed = f"""
+from soc.ssl_certs.models import Observation
+answer = list(Observation.objects.filter(endpoint={key}).values_list("outcome", flat=True))
+"""
     _, url, body = administrator.post("/admin/django_celery_beat/periodictask/add/", **form)
     assert url.endswith("/admin/django_celery_beat/periodictask/"), errors(body)
-    wait_for("three runs", lambda: stack.data(count) >= before + 3)
-    tasks = flower_tasks(stack, "soc.ssl_certs.tasks.scan_endpoint")
-    assert {task["worker"].split("@")[0] for task in tasks.values()} == {"ssl_certs"}
+    wait_for("three runs", lambda: len(stack.data(observed)) >= 3)
+    assert set(stack.data(observed)) == {"connect_refused"}
+    tasks = flower_tasks(stack, "soc.ssl_certs.tasks.scan_endpoint").values()
+    workers = [task["worker"] for task in tasks if task["kwargs"] == str({"key": key})]
+    assert len(workers) >= 3
+    assert {worker.split("@")[0] for worker in workers} == {"ssl_certs"}
     stack.data("""
 from django_celery_beat.models import PeriodicTask
 PeriodicTask.objects.get(name="made by a test").delete()
@@ -112,7 +120,7 @@ def errors(body: str) -> list[str]:
 
 
 def flower_tasks(stack: Stack, name: str) -> dict[str, dict[str, str]]:
-    status, body = stack.flower(f"/api/tasks?taskname={name}&limit=50")
+    status, body = stack.flower(f"/api/tasks?taskname={name}&limit=1000")
     assert status == 200
     return json.loads(body)
 

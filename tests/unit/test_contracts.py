@@ -8,10 +8,14 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import pytest
 import yaml
 from django.conf import settings
+from django.test import Client
+from django.urls import URLPattern, URLResolver, get_resolver
+from django.urls.resolvers import RoutePattern
 
 from soc import environment
 from soc.celery import app
@@ -20,7 +24,8 @@ from soc.queues import DEAD_LETTER_EXCHANGE, QUEUES, TASK_EXCHANGE, queue_of
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 COMPOSE_TEXT = (REPOSITORY / "compose.yaml").read_text()
-COMPOSE = yaml.safe_load(COMPOSE_TEXT)["services"]
+COMPOSE_FILE = yaml.safe_load(COMPOSE_TEXT)
+COMPOSE = COMPOSE_FILE["services"]
 DEFINITIONS = broker.definitions("hash")
 ONE_SHOT = {"migrate"}
 
@@ -168,12 +173,97 @@ def test_every_documented_variable_is_read_and_the_other_way_round() -> None:
     assert set(environment.BY_NAME) - read - compose_itself == set()
 
 
-def test_nothing_imports_settings_values_when_a_model_or_task_module_is_imported() -> None:
-    for path in (REPOSITORY / "app" / "soc").glob("*/[mt]*s.py"):
-        if path.stem not in ("models", "tasks"):
-            continue
-        for node in ast.walk(ast.parse(path.read_text())):
-            assert not (isinstance(node, ast.ImportFrom) and node.module == "soc.settings"), path
+def run_at_import(node: ast.AST) -> Iterator[ast.AST]:
+    """Yield the nodes of a module that run when it is imported: no function's body does."""
+    yield node
+    body = []
+    if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+        body = node.body
+    elif isinstance(node, ast.Lambda):
+        body = [node.body]
+    for child in ast.iter_child_nodes(node):
+        if child not in body:
+            yield from run_at_import(child)
+
+
+def reads_settings_at_import(code: str) -> bool:
+    """Whether a value is taken that an override of the settings no longer reaches."""
+    tree = ast.parse(code)
+    imports = [node for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)]
+    if any(node.module == "soc.settings" for node in imports):
+        return True
+    names = {
+        alias.asname or alias.name
+        for node in imports
+        for alias in node.names
+        if (node.module, alias.name) in {("django.conf", "settings"), ("soc", "settings")}
+    }
+    return any(
+        isinstance(node, ast.Attribute)
+        and isinstance(node.value, ast.Name)
+        and node.value.id in names
+        for node in run_at_import(tree)
+    )
+
+
+SETTINGS = "from django.conf import settings\n"
+
+
+@pytest.mark.parametrize(
+    ("code", "expected"),
+    [
+        ("from soc.settings import SITE", True),
+        (SETTINGS + "SITE = settings.SITE", True),
+        (SETTINGS + "class Model:\n    site = settings.SITE", True),
+        (SETTINGS + "def task(site=settings.SITE): ...", True),
+        (SETTINGS + "@app.task(rate_limit=settings.RATE)\ndef task(): ...", True),
+        ("from django.conf import settings as s\nSITE = s.SITE", True),
+        (SETTINGS + "def task():\n    return settings.SITE", False),
+        (SETTINGS + "site = lambda: settings.SITE", False),
+    ],
+)
+def test_a_value_taken_at_import_is_found(code: str, expected: bool) -> None:
+    assert reads_settings_at_import(code) is expected
+
+
+@pytest.mark.parametrize("module", ["models", "tasks"])
+def test_no_model_or_task_module_reads_settings_when_it_is_imported(module: str) -> None:
+    paths = list((REPOSITORY / "app" / "soc").glob(f"*/{module}.py"))
+    assert len(paths) >= 3
+    assert [path for path in paths if reads_settings_at_import(path.read_text())] == []
+
+
+def imported_from_soc(code: str) -> set[str]:
+    """Return the modules below ``soc`` that a file imports, in any spelling."""
+    found: set[str] = set()
+    for node in ast.walk(ast.parse(code)):
+        if isinstance(node, ast.Import):
+            found |= {a.name.split(".")[1] for a in node.names if a.name.startswith("soc.")}
+        elif isinstance(node, ast.ImportFrom):
+            module = (node.module or "").split(".")
+            if node.level == 0 and module[0] == "soc":
+                found |= {module[1]} if module[1:] else {alias.name for alias in node.names}
+            elif node.level > 1:
+                found |= {module[0]} if module[0] else {alias.name for alias in node.names}
+    return found
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        "import soc.notify",
+        "import soc.notify.outbox as box",
+        "from soc import notify",
+        "from soc import queues, notify as n",
+        "from soc.notify import outbox",
+        "from soc.notify.outbox import enqueue",
+        "from .. import notify",
+        "from ..notify import outbox",
+        "def late():\n    from soc.notify import outbox",
+    ],
+)
+def test_an_import_is_found_in_any_spelling(code: str) -> None:
+    assert "notify" in imported_from_soc(code)
 
 
 @pytest.mark.parametrize(
@@ -185,10 +275,31 @@ def test_nothing_imports_settings_values_when_a_model_or_task_module_is_imported
     ],
 )
 def test_dependencies_run_one_way(package: str, allowed: set[str]) -> None:
-    applications = {"core", "notify", "ssl_certs", "beat", "alerts", "events"}
+    applications = {queue.application for queue in QUEUES} | {"board"}
     for path in (REPOSITORY / "app" / "soc" / package).rglob("*.py"):
-        imported = set(re.findall(r"(?:from|import) soc\.(\w+)", path.read_text()))
+        imported = imported_from_soc(path.read_text())
         assert imported & applications <= allowed | {package}, path
+
+
+def addresses(resolver: URLResolver, prefix: str = "/") -> Iterator[str]:
+    """Yield an address of every view; what an address takes as an argument is 1."""
+    for pattern in resolver.url_patterns:
+        if isinstance(pattern, URLResolver):
+            yield from addresses(pattern, f"{prefix}{pattern.pattern}")
+        elif isinstance(pattern, URLPattern) and isinstance(pattern.pattern, RoutePattern):
+            yield re.sub(r"<[^>]+>", "1", f"{prefix}{pattern.pattern}")
+
+
+@pytest.mark.django_db
+@pytest.mark.usefixtures("plain_static_files")
+def test_a_stranger_is_sent_to_the_sign_in_page_from_everywhere() -> None:
+    """The admin's two patterns for any text stand for an address each."""
+    known = {*addresses(get_resolver()), "/admin/core/", "/admin/nowhere/"}
+    assert {"/", "/admin/", "/admin/auth/user/1/change/"} <= known
+    for address in known - {"/healthz", "/sign-in/"}:
+        answer = Client().get(address, secure=True, follow=True)
+        assert answer.redirect_chain, address
+        assert urlsplit(answer.redirect_chain[-1][0]).path == "/sign-in/", address
 
 
 def test_compose_is_short_and_hardened() -> None:
@@ -204,6 +315,27 @@ def test_compose_is_short_and_hardened() -> None:
         if name not in ONE_SHOT:
             assert {"cpus", "mem_limit"} <= service.keys(), name
             assert "healthcheck" in service, name
+
+
+WORKERS = {queue.service for queue in QUEUES}
+
+
+def test_the_network_of_the_data_has_no_way_out() -> None:
+    assert COMPOSE_FILE["networks"]["data"]["internal"] is True
+    assert all("data" in service["networks"] for service in COMPOSE.values())
+    assert not any("network_mode" in service for service in COMPOSE.values())
+
+
+def test_only_who_must_reach_the_world_is_on_the_network_that_does() -> None:
+    outward = {name for name, service in COMPOSE.items() if set(service["networks"]) != {"data"}}
+    assert outward == WORKERS | {"web", "flower"}
+
+
+def test_only_the_two_web_servers_publish_a_port() -> None:
+    published = {name: service["ports"] for name, service in COMPOSE.items() if "ports" in service}
+    assert published.keys() == {"web", "flower"}
+    for name, ports in published.items():
+        assert [port["host_ip"] for port in ports] == ["${SOC_BIND}"], name
 
 
 def test_the_time_zone_of_crontabs_is_the_sites() -> None:
