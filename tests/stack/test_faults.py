@@ -50,6 +50,11 @@ def test_health_checks_see_what_they_are_for(stack: Stack) -> None:
     try:
         for service in watched:
             wait_for(f"{service} unhealthy", lambda s=service: not healthy(stack, s), seconds=60)
+        # Checks that the engine gave up end by themselves: 8 of them, and the engine's own.
+        for _ in range(8):
+            stack.exec("web", "timeout", "1", "serves", "8443", "/healthz", check=False)
+        time.sleep(5)
+        assert run("docker", "top", stack.container("web")).count("openssl s_client") <= 4
     finally:
         for service in frozen:
             signal_all(stack, service, "CONT")
