@@ -11,13 +11,10 @@ from flower.views.monitor import Metrics
 from tornado.web import authenticated
 
 from soc.celery import app
+from soc.core.identity import secret
 
 MAX_TASKS = 5_000
 """Tasks that Flower keeps in memory; its own limit of 100,000 costs hundreds of MB."""
-
-
-def _secret(name: str) -> str:
-    return (settings.IDENTITY / name).read_text(encoding="utf-8").strip()
 
 
 def _forget_earlier_receivers() -> None:
@@ -41,9 +38,9 @@ def main() -> None:
         "--purge_offline_workers=600",
     ]
     # Not on the command line, where everyone on the host could read them.
-    os.environ["FLOWER_BASIC_AUTH"] = f"admin:{_secret('password')}"
+    os.environ["FLOWER_BASIC_AUTH"] = f"admin:{secret('password')}"
     if not settings.EMBEDDED:
-        monitor = f"monitor:{_secret('monitor_password')}"
+        monitor = f"monitor:{secret('monitor_password')}"
         os.environ["FLOWER_BROKER_API"] = f"https://{monitor}@rabbitmq:15671/api/"
         # Flower's HTTP client knows no other way to trust a private CA.
         os.environ["SSL_CERT_FILE"] = str(settings.IDENTITY / "ca.pem")

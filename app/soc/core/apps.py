@@ -1,7 +1,6 @@
 """Django's entry to the core application."""
 
 from django.apps import AppConfig
-from django.conf import settings
 
 
 class CoreConfig(AppConfig):
@@ -18,7 +17,8 @@ class CoreConfig(AppConfig):
         """Create the first administrator of a new site."""
         from django.contrib.auth import get_user_model
 
+        from soc.core.identity import secret
+
         users = get_user_model().objects
         if not users.exists():
-            password = (settings.IDENTITY / "admin_password").read_text(encoding="utf-8")
-            users.create_superuser("admin", password=password.strip())
+            users.create_superuser("admin", password=secret("admin_password"))

@@ -12,6 +12,7 @@ from celery import Celery
 from django.conf import settings
 from django.utils import timezone
 
+from soc.core.identity import secret
 from soc.core.models import ALIVE_FOR, Heartbeat, QueueSample
 from soc.queues import QUEUES
 
@@ -59,8 +60,8 @@ def _of_management_api() -> Mapping[str, State]:
 
     A passive declare over AMQP would tell the same, but needs the right to configure the queue.
     """
-    password = (settings.IDENTITY / "monitor_password").read_text(encoding="utf-8")
-    credentials = base64.b64encode(f"monitor:{password}".encode()).decode()
+    login = f"monitor:{secret('monitor_password')}"
+    credentials = base64.b64encode(login.encode()).decode()
     request = urllib.request.Request(_QUEUES_URL, headers={"Authorization": f"Basic {credentials}"})
     context = ssl.create_default_context(cafile=settings.IDENTITY / "ca.pem")
     with urllib.request.urlopen(  # noqa: S310 (the URL is ours)

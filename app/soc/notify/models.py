@@ -10,6 +10,7 @@ from django.db import models
 from django.utils import timezone
 
 from soc.core.models import Retention
+from soc.environment import split
 from soc.notify import templates
 
 
@@ -37,17 +38,13 @@ def validate_tags(value: str) -> None:
     Raises:
         ValidationError: a tag holds something else than letters, digits, hyphens and underscores.
     """
-    wrong = [tag for tag in _tags(value) if not tag.replace("-", "").replace("_", "").isalnum()]
+    wrong = [tag for tag in split(value) if not tag.replace("-", "").replace("_", "").isalnum()]
     if wrong:
         raise ValidationError(f"Not a tag: {', '.join(wrong)}")
 
 
 def _lines(value: str) -> list[str]:
     return [line.strip() for line in value.splitlines() if line.strip()]
-
-
-def _tags(value: str) -> list[str]:
-    return [tag.strip() for tag in value.split(",") if tag.strip()]
 
 
 class Subscription(models.Model):
@@ -90,7 +87,7 @@ class Subscription(models.Model):
     @property
     def subject_prefix(self) -> str:
         """The tags as they head a subject, such as ``[SOC] [CERT] ``."""
-        return "".join(f"[{tag}] " for tag in _tags(self.tags))
+        return "".join(f"[{tag}] " for tag in split(self.tags))
 
 
 def _message_id() -> str:

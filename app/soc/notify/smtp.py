@@ -10,6 +10,7 @@ from email.utils import format_datetime
 from django.conf import settings
 from django.utils.encoding import punycode
 
+from soc.core.identity import secret
 from soc.notify.models import OutboundMail
 
 TIMEOUT = 15
@@ -124,7 +125,7 @@ def _connect() -> smtplib.SMTP:
         if security == "starttls":
             relay.starttls(context=_tls())
     if settings.SMTP_USER:
-        relay.login(settings.SMTP_USER, _password())
+        relay.login(settings.SMTP_USER, secret("smtp_password"))
     return relay
 
 
@@ -132,10 +133,6 @@ def _tls() -> ssl.SSLContext:
     context = ssl.create_default_context()
     context.load_verify_locations(settings.IDENTITY / "ca.pem")
     return context
-
-
-def _password() -> str:
-    return (settings.IDENTITY / "smtp_password").read_text(encoding="utf-8").strip()
 
 
 def _of_reply(code: int, reply: bytes | str) -> Unavailable:
