@@ -109,6 +109,7 @@ VARIABLES: tuple[Variable, ...] = (
     Variable("SOC_SMTP_USER", _matches(r"\S+", "a user name"), optional=True),
     Variable("SOC_MAIL_FROM", mail_address),
     Variable("SOC_MAIL_TO", _all(mail_address)),
+    Variable("SOC_MAIL_PER_MINUTE", count, optional=True),
     *(Variable(f"SOC_{service}_CPUS", cpus) for service in LIMITED),
     *(Variable(f"SOC_{service}_MEMORY", memory) for service in LIMITED),
     Variable("SOC_PIDS", count),

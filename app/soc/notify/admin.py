@@ -1,20 +1,26 @@
 """The admin's pages of subscriptions and mail."""
 
+from typing import Any
+from urllib.parse import urlencode
+
 from django.conf import settings
 from django.contrib import admin, messages
-from django.db.models import QuerySet
+from django.db.models import QuerySet, TextField
+from django.forms import ModelForm
 from django.http import HttpRequest, HttpResponse
-from django.shortcuts import get_object_or_404
+from django.shortcuts import get_object_or_404, redirect
 from django.template.response import TemplateResponse
+from django.urls import reverse
 from django.utils import timezone
 from django.utils.html import escape, format_html
 from django.utils.safestring import SafeString
 from unfold.admin import ModelAdmin
 from unfold.decorators import action, display
+from unfold.widgets import UnfoldAdminTextareaWidget
 
-from soc.core.admin import ReadOnlyAdmin, preformatted
-from soc.notify import templates
-from soc.notify.models import OutboundMail, Subscription
+from soc.core.admin import ReadOnlyAdmin, local, preformatted
+from soc.notify import health, outbox, relay, reports, templates
+from soc.notify.models import LIFE, OutboundMail, Subscription, words_of
 
 
 def _framed(html: str) -> SafeString:
@@ -28,18 +34,38 @@ def _framed(html: str) -> SafeString:
 
 @admin.register(Subscription)
 class SubscriptionAdmin(ModelAdmin):
-    """Who gets mail, under which subject and with which text."""
+    """Who gets mail, about what and when, under which subject and with which text."""
 
-    list_display = ("name", "enabled", "recipient_list", "tags")
+    list_display = ("name", "enabled", "recipient_list", "minimum_severity", "wanted", "report")
     list_editable = ("enabled",)
-    search_fields = ("name", "recipients", "tags")
-    actions_detail = ("preview",)
+    search_fields = ("name", "recipients", "fallback_recipients", "tags")
+    actions_detail = ("preview", "send_test")
+    readonly_fields = ("next_report_at",)
+    formfield_overrides = {TextField: {"widget": UnfoldAdminTextareaWidget(attrs={"rows": 3})}}
     fieldsets = (
-        (None, {"fields": ("name", "enabled", "recipients", "tags")}),
+        (None, {"fields": ("name", "enabled", ("recipients", "fallback_recipients"), "tags")}),
+        ("What it gets", {"fields": (("minimum_severity", "applications"), "csv")}),
+        (
+            "Quiet hours",
+            {
+                "description": "Notices of these hours wait for their end. Reports do not.",
+                "fields": (("quiet_from", "quiet_until"), "quiet_breakthrough"),
+            },
+        ),
+        (
+            "Digests",
+            {
+                "description": "A digest is one mail with a table in place of many notices. What "
+                "has waited for the relay to come back becomes one in any case.",
+                "fields": (("digest_minutes", "storm_limit"),),
+            },
+        ),
+        ("Report", {"fields": (("report", "report_at"), "report_when_empty", "next_report_at")}),
         (
             "Texts",
             {
-                "description": "The preview shows them with a sample notice, once saved.",
+                "description": "The preview shows them with a sample notice, once saved. Digests "
+                "have a text of their own.",
                 "fields": ("subject_template", "text_template"),
             },
         ),
@@ -49,6 +75,19 @@ class SubscriptionAdmin(ModelAdmin):
     def recipient_list(self, subscription: Subscription) -> str:
         """Return the recipients in one line."""
         return ", ".join(subscription.addresses)
+
+    @display(description="Applications", ordering="applications")
+    def wanted(self, subscription: Subscription) -> str:
+        """Return the applications whose notices it gets."""
+        return subscription.applications or "all"
+
+    def save_model(
+        self, request: HttpRequest, subscription: Subscription, form: ModelForm, change: bool
+    ) -> None:
+        """Plan the next report anew when its time has changed."""
+        if {"enabled", "report", "report_at"} & set(form.changed_data):
+            subscription.next_report_at = reports.first_after(subscription, timezone.now())
+        super().save_model(request, subscription, form, change)
 
     @action(description="Preview", icon="preview", permissions=["view"])
     def preview(self, request: HttpRequest, object_id: str) -> HttpResponse:
@@ -71,36 +110,82 @@ class SubscriptionAdmin(ModelAdmin):
         }
         return TemplateResponse(request, "notify/preview.html", context)
 
+    @action(description="Send a test", icon="outgoing_mail", permissions=["change"])
+    def send_test(self, request: HttpRequest, object_id: str) -> HttpResponse:
+        """Ask for whom, then put a test mail into the outbox and show what becomes of it."""
+        subscription = get_object_or_404(Subscription, pk=object_id)
+        own = getattr(request.user, "email", "")
+        to = {"me": [own] if own else [], "recipients": subscription.addresses}
+        chosen = to.get(request.POST.get("to", ""), []) if subscription.enabled else []
+        if request.method != "POST" or not chosen:
+            context = {
+                **self.admin_site.each_context(request),
+                "title": f"Test of {subscription}",
+                "opts": self.opts,
+                "subscription": subscription,
+                "own": own,
+            }
+            return TemplateResponse(request, "notify/send_test.html", context)
+        mail = outbox.enqueue_test(subscription, chosen)
+        text = f"A test to {', '.join(chosen)} goes out within 30 s; its page tells how it fares."
+        self.message_user(request, text, messages.SUCCESS)
+        if request.user.has_perm("notify.view_outboundmail"):
+            return redirect("admin:notify_outboundmail_change", mail.pk)
+        return redirect("admin:notify_subscription_change", subscription.pk)
+
 
 @admin.register(OutboundMail)
 class OutboundMailAdmin(ReadOnlyAdmin):
     """The outbox: every mail, sent or not."""
 
-    list_display = ("envelope", "state_label", "attempts", "created_at", "last_error")
-    list_filter = ("state", "subscription")
+    list_display = ("envelope", "kind", "state_label", "attempts", "created_at", "last_error")
+    list_filter = ("state", "kind", "severity", "subscription")
     list_fullwidth = True
-    search_fields = ("subject", "recipients", "last_error", "message_id")
+    search_fields = ("subject", "recipients", "last_error", "message_id", "topic")
     date_hierarchy = "created_at"
     show_full_result_count = False
     actions = ("try_again",)
     readonly_fields = (
         *("subject", "state_label", "recipient_list", "subscription", "created_at", "sent_at"),
         *("attempts", "next_try_at", "smtp_code", "last_error", "message_id", "dedupe_key"),
+        *("kind", "severity", "application", "topic", "expires_at", "withdrawn_at", "digest"),
+        *("fallback_of", "delivered_list", "refused_list", "notices", "attachment"),
         *("as_html", "as_text"),
     )
     fieldsets = (
-        (None, {"fields": ("subject", "recipient_list", "subscription")}),
+        (
+            None,
+            {
+                "fields": (
+                    *("subject", "recipient_list", ("subscription", "kind")),
+                    *(("severity", "application"), "topic"),
+                )
+            },
+        ),
         (
             "Delivery",
             {
                 "fields": (
-                    *("state_label", ("created_at", "sent_at"), ("attempts", "next_try_at")),
-                    *("smtp_code", "last_error", "message_id", "dedupe_key"),
+                    *("state_label", "delivered_list", "refused_list", ("created_at", "sent_at")),
+                    *(("attempts", "next_try_at"), ("expires_at", "withdrawn_at"), "smtp_code"),
+                    *("last_error", ("digest", "notices"), "fallback_of"),
+                    *("message_id", "dedupe_key"),
                 )
             },
         ),
-        ("Content", {"fields": ("as_html", "as_text")}),
+        ("Content", {"fields": ("as_html", "as_text", "attachment")}),
     )
+
+    def changelist_view(
+        self, request: HttpRequest, extra_context: dict[str, Any] | None = None
+    ) -> HttpResponse:
+        """Show the list, and say so when the relay is down."""
+        relay_state = health.relay_state()
+        if relay_state.down_since:
+            since = local(relay_state.down_since)
+            text = f"The relay has been down since {since}, mail waits: {relay_state.error}"
+            self.message_user(request, text, messages.WARNING)
+        return super().changelist_view(request, extra_context)
 
     @display(description="Mail", ordering="subject", header=True)
     def envelope(self, mail: OutboundMail) -> list[str]:
@@ -115,6 +200,7 @@ class OutboundMailAdmin(ReadOnlyAdmin):
             OutboundMail.State.SENDING.label: "info",
             OutboundMail.State.SENT.label: "success",
             OutboundMail.State.FAILED.label: "danger",
+            OutboundMail.State.EXPIRED.label: "danger",
         },
     )
     def state_label(self, mail: OutboundMail) -> str:
@@ -125,6 +211,32 @@ class OutboundMailAdmin(ReadOnlyAdmin):
     def recipient_list(self, mail: OutboundMail) -> str:
         """Return the recipients in one line."""
         return ", ".join(mail.recipients)
+
+    @display(description="Taken for")
+    def delivered_list(self, mail: OutboundMail) -> str:
+        """Return the recipients that the relay has taken it for."""
+        return ", ".join(mail.delivered) or "nobody"
+
+    @display(description="Refused for")
+    def refused_list(self, mail: OutboundMail) -> str:
+        """Return the recipients that the relay refuses, with its words."""
+        return words_of(mail.refused) or "nobody"
+
+    @display(description="Notices of this digest")
+    def notices(self, mail: OutboundMail) -> SafeString | str:
+        """Return a link to the notices that a digest stands for."""
+        count = mail.members.count()
+        if not count:
+            return "none"
+        query = urlencode({"digest__id__exact": mail.pk})
+        return format_html(
+            '<a href="{}?{}">{}</a>', reverse("admin:notify_outboundmail_changelist"), query, count
+        )
+
+    @display(description="Attachment")
+    def attachment(self, mail: OutboundMail) -> SafeString | str:
+        """Return the attached table."""
+        return preformatted(f"{mail.csv_name}\n\n{mail.csv}") if mail.csv else "none"
 
     @display(description="HTML")
     def as_html(self, mail: OutboundMail) -> SafeString:
@@ -143,9 +255,18 @@ class OutboundMailAdmin(ReadOnlyAdmin):
     @action(description="Try again now", permissions=["try_again"])
     def try_again(self, request: HttpRequest, queryset: QuerySet[OutboundMail]) -> None:
         """Make mails that were not sent due; the email worker takes them at its next round."""
-        state = OutboundMail.State
-        count = queryset.filter(state__in=[state.QUEUED, state.FAILED]).update(
-            state=state.QUEUED, next_try_at=timezone.now()
+        state, now = OutboundMail.State, timezone.now()
+        again = {
+            **{"state": state.QUEUED, "next_try_at": now, "expires_at": now + LIFE},
+            **{"withdrawn_at": None, "alone": True},
+        }
+        count = queryset.filter(state=state.FAILED).update(refused={}, **again)
+        count += queryset.filter(state=state.EXPIRED).update(**again)
+        count += (
+            queryset.filter(state=state.QUEUED)
+            .exclude(next_try_at__lte=now)
+            .update(next_try_at=now)
         )
+        relay.probe_soon()
         text = f"{count} mails are due now and go out within 30 s."
         self.message_user(request, text, messages.SUCCESS)

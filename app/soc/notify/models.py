@@ -1,24 +1,30 @@
-"""Subscriptions, and the outbox of the mail to their recipients."""
+"""Subscriptions, the outbox of the mail to their recipients, and the relay that takes it."""
 
 import uuid
-from datetime import timedelta
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from datetime import time as clock_time
 from email.utils import make_msgid
 
+from django.apps import apps
 from django.core.exceptions import ValidationError
-from django.core.validators import validate_email
+from django.core.validators import MaxValueValidator, MinValueValidator, validate_email
 from django.db import models
 from django.utils import timezone
 
 from soc.core.models import Retention
+from soc.core.severity import Severity
 from soc.environment import split
 from soc.notify import templates
+from soc.queues import BY_APPLICATION
 
 
-def validate_recipients(value: str) -> None:
+def validate_addresses(value: str) -> None:
     """Check a list of mail addresses, one a line, and name the bad ones.
 
     Raises:
-        ValidationError: an address is malformed, or there is none.
+        ValidationError: an address is malformed.
     """
     wrong = []
     for address in _lines(value):
@@ -28,6 +34,15 @@ def validate_recipients(value: str) -> None:
             wrong.append(address)
     if wrong:
         raise ValidationError(f"Not a mail address: {', '.join(wrong)}")
+
+
+def validate_recipients(value: str) -> None:
+    """Check as ``validate_addresses`` does, and that there is one.
+
+    Raises:
+        ValidationError: an address is malformed, or there is none.
+    """
+    validate_addresses(value)
     if not _lines(value):
         raise ValidationError("At least one recipient is needed.")
 
@@ -43,17 +58,50 @@ def validate_tags(value: str) -> None:
         raise ValidationError(f"Not a tag: {', '.join(wrong)}")
 
 
+def validate_applications(value: str) -> None:
+    """Check that applications, comma separated, are among those of this site.
+
+    Raises:
+        ValidationError: an application is unknown.
+    """
+    installed = {app.label for app in apps.get_app_configs() if app.name.startswith("soc.")}
+    known = installed | set(BY_APPLICATION)
+    wrong = [name for name in split(value) if name not in known]
+    if wrong:
+        raise ValidationError(
+            f"Not an application: {', '.join(wrong)}. There are {', '.join(sorted(known))}."
+        )
+
+
 def _lines(value: str) -> list[str]:
-    return [line.strip() for line in value.splitlines() if line.strip()]
+    """Return the lines that hold something, each once."""
+    return list(dict.fromkeys(line.strip() for line in value.splitlines() if line.strip()))
+
+
+_NOTIFIED = [(severity.value, severity.label) for severity in Severity if severity]
 
 
 class Subscription(models.Model):
     """Who gets mail; a disabled subscription gets none."""
 
+    class Report(models.TextChoices):
+        """How often a subscription gets a summary."""
+
+        NONE = "none", "no report"
+        DAILY = "daily"
+        WEEKLY = "weekly", "weekly, on Monday"
+
     name = models.CharField(max_length=100, unique=True)
-    enabled = models.BooleanField(default=True)
+    enabled = models.BooleanField(
+        default=True, help_text="Off: nothing goes out, waiting mail included."
+    )
     recipients = models.TextField(
         validators=[validate_recipients], help_text="Mail addresses, one a line."
+    )
+    fallback_recipients = models.TextField(
+        blank=True,
+        validators=[validate_addresses],
+        help_text="Mail addresses, one a line; they get what the relay refuses for all recipients.",
     )
     tags = models.CharField(
         max_length=200,
@@ -61,11 +109,54 @@ class Subscription(models.Model):
         validators=[validate_tags],
         help_text="Comma separated; they head the subject as [TAG].",
     )
+    minimum_severity = models.PositiveSmallIntegerField(
+        choices=_NOTIFIED,
+        default=Severity.INFO,
+        help_text="Notices of a lower severity are not mailed.",
+    )
+    applications = models.CharField(
+        max_length=200,
+        blank=True,
+        validators=[validate_applications],
+        help_text="Comma separated, such as ssl_certs; empty: all.",
+    )
+    quiet_from = models.TimeField(
+        null=True, blank=True, help_text="In the site's time zone; may lie after the end."
+    )
+    quiet_until = models.TimeField(
+        null=True, blank=True, help_text="What has waited goes out then, as one digest."
+    )
+    quiet_breakthrough = models.PositiveSmallIntegerField(
+        choices=_NOTIFIED,
+        default=Severity.CRITICAL,
+        null=True,
+        blank=True,
+        help_text="Notices of this severity and above do not wait; empty: all wait.",
+    )
+    digest_minutes = models.PositiveSmallIntegerField(
+        default=0,
+        validators=[MaxValueValidator(24 * 60)],
+        help_text="Gather notices for so many minutes and send them as one digest; 0: at once.",
+    )
+    storm_limit = models.PositiveIntegerField(
+        default=10,
+        validators=[MinValueValidator(1)],
+        help_text="More notices than this that wait at once become one digest.",
+    )
+    csv = models.BooleanField(
+        "attach CSV", default=False, help_text="Attach tables to notices, digests and reports."
+    )
+    report = models.CharField(max_length=10, choices=Report, default=Report.NONE)
+    report_at = models.TimeField(default=clock_time(7), help_text="In the site's time zone.")
+    report_when_empty = models.BooleanField(
+        default=False, help_text="Send the report even if there is nothing to say."
+    )
+    next_report_at = models.DateTimeField(null=True, editable=False)
     subject_template = models.CharField(
         max_length=200,
         default=templates.SUBJECT,
         validators=[templates.validate],
-        help_text="Django template; knows {{ title }}, {{ severity }}, {{ site }}.",
+        help_text="Django template; knows {{ title }}, {{ status }}, {{ severity }}, {{ site }}.",
     )
     text_template = models.TextField(
         default=templates.TEXT,
@@ -79,19 +170,79 @@ class Subscription(models.Model):
     def __str__(self) -> str:
         return self.name
 
+    def clean(self) -> None:
+        """Check what takes more than one field.
+
+        Raises:
+            ValidationError: quiet hours lack an end, or are none.
+        """
+        if (self.quiet_from is None) != (self.quiet_until is None):
+            raise ValidationError({"quiet_until": "Quiet hours need a start and an end."})
+        if self.quiet_from is not None and self.quiet_from == self.quiet_until:
+            raise ValidationError({"quiet_until": "Quiet hours that end as they start are none."})
+
     @property
     def addresses(self) -> list[str]:
         """The recipients' mail addresses."""
         return _lines(self.recipients)
 
     @property
+    def fallback_addresses(self) -> list[str]:
+        """The fallback recipients' mail addresses."""
+        return _lines(self.fallback_recipients)
+
+    @property
     def subject_prefix(self) -> str:
         """The tags as they head a subject, such as ``[SOC] [CERT] ``."""
         return "".join(f"[{tag}] " for tag in split(self.tags))
 
+    def wants(self, severity: int, application: str) -> bool:
+        """Tell whether a notice is for this subscription; one of no application is for all."""
+        wanted = split(self.applications)
+        of_interest = not wanted or not application or application in wanted
+        return of_interest and severity >= self.minimum_severity
+
+    def quiet_end(self, now: datetime) -> datetime | None:
+        """Return when the quiet hours around ``now`` end, or None outside of them."""
+        start, end = self.quiet_from, self.quiet_until
+        if start is None or end is None:
+            return None
+        local = timezone.localtime(now)
+        after_midnight = local.time() < end
+        if start < end:
+            quiet = start <= local.time() and after_midnight
+        else:
+            quiet = start <= local.time() or after_midnight
+        if not quiet:
+            return None
+        day = local.date() if after_midnight else local.date() + timedelta(days=1)
+        moment = datetime.combine(day, end, tzinfo=local.tzinfo)
+        # The hour that a clock put back repeats: the first of the two may be over.
+        return moment if moment.timestamp() > now.timestamp() else moment.replace(fold=1)
+
+    def held_until(self, severity: int, now: datetime) -> datetime | None:
+        """Return until when quiet hours hold a notice of a severity, or None."""
+        breakthrough = self.quiet_breakthrough
+        if breakthrough is not None and severity >= breakthrough:
+            return None
+        return self.quiet_end(now)
+
+
+CLAIM = timedelta(minutes=2)
+"""How long a worker may take over a claimed mail before another may try it: longer than a task."""
+
+LIFE = timedelta(hours=4)
+"""How long the relay has for a mail, from the moment it is due."""
+
+LIFE_OF_A_REPORT = timedelta(hours=12)
+
 
 def _message_id() -> str:
     return make_msgid(domain="soc.invalid")
+
+
+def _end_of_life() -> datetime:
+    return timezone.now() + LIFE
 
 
 class OutboundMail(models.Model):
@@ -104,22 +255,59 @@ class OutboundMail(models.Model):
         SENDING = "sending"
         SENT = "sent"
         FAILED = "failed"
+        EXPIRED = "expired"
+        WITHDRAWN = "withdrawn"
+        DIGESTED = "digested"
+
+    class Kind(models.TextChoices):
+        """What the mail is."""
+
+        NOTICE = "notice"
+        DIGEST = "digest"
+        REPORT = "report"
+        TEST = "test"
 
     id = models.UUIDField(primary_key=True, default=uuid.uuid4, editable=False)
     subscription = models.ForeignKey(Subscription, null=True, on_delete=models.SET_NULL)
     dedupe_key = models.CharField(max_length=190, unique=True)
     message_id = models.CharField(max_length=120, unique=True, default=_message_id)
-    recipients = models.JSONField()
+    kind = models.CharField(max_length=10, choices=Kind, default=Kind.NOTICE)
+    topic = models.CharField(
+        max_length=190, blank=True, help_text="What the mail is about, such as one alert."
+    )
+    severity = models.PositiveSmallIntegerField(choices=Severity, default=Severity.INFO)
+    application = models.CharField(max_length=50, blank=True)
+    title = models.CharField(max_length=255, blank=True)
+    status = models.CharField(max_length=50, blank=True)
+    link = models.CharField(max_length=500, blank=True)
+
+    recipients = models.JSONField(help_text="Everybody the mail names.")
+    delivered = models.JSONField(default=list, help_text="Those the relay has taken it for.")
+    refused = models.JSONField(default=dict, help_text="Those the relay refuses, with its words.")
     subject = models.CharField(max_length=255)
     text = models.TextField()
     html = models.TextField()
+    csv = models.TextField(blank=True)
+    csv_name = models.CharField(max_length=100, blank=True)
+
     state = models.CharField(max_length=10, choices=State, default=State.QUEUED)
+    gathered = models.BooleanField(default=False, help_text="Waits to be part of a digest.")
+    digest = models.ForeignKey("self", null=True, on_delete=models.SET_NULL, related_name="members")
+    fallback_of = models.ForeignKey(
+        "self", null=True, on_delete=models.SET_NULL, related_name="fallbacks"
+    )
     attempts = models.PositiveIntegerField(default=0)
+    alone = models.BooleanField(
+        default=False, help_text="Somebody may have got it already: no digest takes it up."
+    )
     created_at = models.DateTimeField(default=timezone.now)
     next_try_at = models.DateTimeField(
         default=timezone.now, null=True, help_text="Empty when nothing is left to do."
     )
+    expires_at = models.DateTimeField(default=_end_of_life)
     sent_at = models.DateTimeField(null=True)
+    withdrawn_at = models.DateTimeField(null=True)
+    concluded_at = models.DateTimeField(null=True, help_text="When its topic was over.")
     smtp_code = models.PositiveSmallIntegerField(null=True)
     last_error = models.TextField(blank=True)
 
@@ -131,11 +319,69 @@ class OutboundMail(models.Model):
         indexes = (
             models.Index(fields=["next_try_at"], name="mail_due"),
             models.Index(fields=["created_at"], name="mail_age"),
+            models.Index(fields=["topic"], name="mail_topic"),
+            # Nearly all mails of a subscription are done with: those that wait are a range of it.
+            models.Index(fields=["subscription", "next_try_at"], name="mail_waiting"),
         )
 
     def __str__(self) -> str:
         return self.subject
 
+    @property
+    def outstanding(self) -> list[str]:
+        """The recipients that the relay has neither taken nor refused."""
+        return [
+            address
+            for address in self.recipients
+            if address not in self.delivered and address not in self.refused
+        ]
 
-CLAIM = timedelta(minutes=5)
-"""How long a worker may take over a claimed mail before another may try it."""
+
+BURST = 10
+"""Seconds' worth of mails that may go out at once after a pause."""
+
+
+@dataclass(frozen=True)
+class Pace:
+    """How many mails may go out, as a bucket of tokens that fills with time."""
+
+    per_minute: int
+
+    @property
+    def size(self) -> float:
+        """How many tokens the bucket holds at most."""
+        return max(1.0, self.per_minute * BURST / 60)
+
+    def filled(self, tokens: float, seconds: float) -> float:
+        """Return the tokens after so many seconds."""
+        return min(self.size, tokens + max(0.0, seconds) * self.per_minute / 60)
+
+    def wait(self, tokens: float) -> float:
+        """Return the seconds until the bucket holds a whole token."""
+        return max(0.0, (1 - tokens) * 60 / self.per_minute)
+
+
+class Relay(models.Model):
+    """What all workers know of the site's one relay: whether it is down, and the pace.
+
+    Its one row is locked by whoever claims mail, always before the mails.
+    """
+
+    down_since = models.DateTimeField(null=True)
+    up_since = models.DateTimeField(null=True, help_text="When the last outage ended.")
+    next_probe_at = models.DateTimeField(null=True)
+    failures = models.PositiveIntegerField(default=0)
+    last_error = models.TextField(blank=True)
+    tokens = models.FloatField(default=0)
+    tokens_at = models.DateTimeField(null=True, help_text="Empty: the bucket is full.")
+
+    class Meta:
+        verbose_name = "relay"
+
+    def __str__(self) -> str:
+        return f"down since {self.down_since}" if self.down_since else "up"
+
+
+def words_of(refused: Mapping[str, str]) -> str:
+    """Return what the relay said of the recipients it refused, in one line."""
+    return "; ".join(f"{address}: {words}" for address, words in refused.items())

@@ -1,23 +1,29 @@
-"""The outbox: every mail is a row first, claimed by one worker, sent, and marked."""
+"""The outbox: every mail is a row first; a worker delivers it later.
 
+Whoever writes here may be inside a transaction and publishes nothing: after the commit a worker
+calls ``soc.notify.tasks.wake``. Rows are locked in the order of their keys, the relay's row before
+them and by nobody here, so that writers and claiming workers cannot wait for each other in a ring.
+"""
+
+import hashlib
 import logging
-import random
-import time
+import re
+import uuid
 from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from itertools import islice, product
 
 from celery.exceptions import SoftTimeLimitExceeded
 from django.conf import settings
-from django.db import OperationalError, connection, transaction
-from django.db.models import F, QuerySet
+from django.db import transaction
+from django.db.models import Prefetch
 from django.utils import timezone
 
-from soc.notify import smtp, templates
-from soc.notify.models import CLAIM, OutboundMail, Subscription
-
-BATCH = 5
-"""Mails that one worker claims at a time: few, so that several workers share a storm."""
+from soc.core.severity import Severity
+from soc.notify import templates
+from soc.notify.deadlocks import again_after_deadlock
+from soc.notify.models import LIFE, LIFE_OF_A_REPORT, OutboundMail, Subscription
 
 LOOKED_UP_AT_ONCE = 500
 """Dedupe keys in one query."""
@@ -25,52 +31,158 @@ LOOKED_UP_AT_ONCE = 500
 WRITTEN_AT_ONCE = 50
 """New mails in one statement, which the database's ``max_allowed_packet`` bounds."""
 
-PATIENCE = 30.0
-"""Seconds after which a run claims no more mail; the queue's time limit is twice that."""
+LONGEST_KEY = 150
+"""Characters of an occasion's key or a topic as it is kept; the subscription's own key follows."""
 
-FIRST_RETRY = timedelta(seconds=30)
-LONGEST_RETRY = timedelta(minutes=30)
-
-PAUSES = (0.2, 1.0, 5.0, 10.0)
-"""Seconds between the attempts to mark a mail."""
-
+Kind = OutboundMail.Kind
 State = OutboundMail.State
 
 logger = logging.getLogger(__name__)
 
 
-def enqueue(notice: templates.Notice, key: str) -> int:
-    """Write a mail per enabled subscription and return how many are new.
+@dataclass(frozen=True)
+class _Letter:
+    """What the mails about one occasion have in common beside the notice."""
+
+    topic: str = ""
+    kind: str = Kind.NOTICE
+    told: Mapping[int, int] = field(default_factory=dict)
+    """The worst severity that each subscription has been told of; only the last mail has it."""
+
+
+def enqueue(
+    notice: templates.Notice,
+    key: str,
+    *,
+    topic: str = "",
+    to: Iterable[Subscription] | None = None,
+) -> int:
+    """Write a mail per enabled subscription that wants the notice; return how many are new.
 
     ``key`` names the occasion: the same occasion is mailed to a subscription once, however often
-    it is reported.
+    it is reported. ``to`` names subscriptions that get it whatever they want else; a disabled one
+    gets nothing in any case, and one that does not exist is skipped. Mails that another process
+    writes at the same moment are counted by both.
     """
-    return enqueue_all({key: notice})
+    letter = _Letter(topic=canonical(topic))
+    if to is None:
+        return _write({key: (notice, letter)}, None)
+    return _write({key: (notice, letter)}, _existing(to))
 
 
-def enqueue_all(notices: Mapping[str, templates.Notice]) -> int:
-    """Do as ``enqueue`` does for a few hundred notices by their occasions' keys.
+def enqueue_all(
+    notices: Mapping[str, templates.Notice], *, topics: Mapping[str, str] | None = None
+) -> int:
+    """Do as ``enqueue`` does for a few hundred notices, and their topics, by occasions' keys."""
+    topics = topics or {}
+    return _write(
+        {
+            key: (notice, _Letter(topic=canonical(topics.get(key, ""))))
+            for key, notice in notices.items()
+        },
+        None,
+    )
 
-    Mails that another process writes at the same moment are counted by both.
+
+@again_after_deadlock
+def conclude(notice: templates.Notice, key: str, *, topic: str) -> int:
+    """Withdraw what has not gone out about a topic; write a last mail to those who were told.
+
+    Returns the number of last mails.
     """
+    now = timezone.now()
+    with transaction.atomic():
+        mails = _locked([canonical(topic)])
+        told = _told(mails)
+        _withdraw(mails, now)
+        OutboundMail.objects.filter(pk__in=[mail.pk for mail in mails]).update(concluded_at=now)
+        if not told:
+            return 0
+        letter = _Letter(topic=canonical(topic), told=told)
+        subscriptions = Subscription.objects.filter(enabled=True, pk__in=told)
+        return _write({key: (notice, letter)}, list(subscriptions))
+
+
+def withdraw(topics: Iterable[str]) -> int:
+    """Withdraw the mails about topics that have not gone out; return how many."""
+    return _take_back({canonical(topic) for topic in topics})
+
+
+def enqueue_report(notice: templates.Notice, key: str, subscription: Subscription) -> int:
+    """Write a report to one subscription; quiet hours and digests do not hold it."""
+    return _write({key: (notice, _Letter(kind=Kind.REPORT))}, [subscription])
+
+
+def enqueue_test(subscription: Subscription, recipients: list[str]) -> OutboundMail:
+    """Write a test mail with the sample notice, to recipients that need not be subscribed."""
+    letter, key = _Letter(kind=Kind.TEST), f"test:{uuid.uuid4().hex}"
+    mail = _mail(templates.cleaned(templates.SAMPLE), letter, subscription, key, timezone.now())
+    note = f"This is a test of the subscription {subscription}: all is well."
+    mail.text, mail.html = templates.noted(mail.text, mail.html, note)
+    mail.subject = templates.line(f"TEST: {mail.subject}")
+    mail.recipients = recipients
+    mail.save(force_insert=True)
+    return mail
+
+
+def canonical(key: str) -> str:
+    """Return a key or a topic as the database tells it from every other.
+
+    MariaDB's collation knows neither case nor accents nor trailing blanks, and a column has an
+    end: anything but a short plain key gets a digest of all of it.
+    """
+    if re.fullmatch(rf"[a-z0-9:._/-]{{0,{LONGEST_KEY}}}", key):
+        return key
+    digest = hashlib.sha256(key.encode("utf-8", "surrogatepass")).hexdigest()[:32]
+    return f"{templates.line(key, LONGEST_KEY - 33)}#{digest}"
+
+
+# --- Writing ------------------------------------------------------------------------------------
+
+
+def _existing(to: Iterable[Subscription]) -> list[Subscription]:
+    wanted = {subscription.pk for subscription in to}
+    found = list(Subscription.objects.filter(pk__in=wanted - {None}))
+    if len(found) < len(wanted):
+        logger.warning("%d of %d subscriptions do not exist", len(wanted) - len(found), len(wanted))
+    return [subscription for subscription in found if subscription.enabled]
+
+
+@again_after_deadlock
+def _write(
+    letters: Mapping[str, tuple[templates.Notice, _Letter]], to: list[Subscription] | None
+) -> int:
+    """Write the mails of some occasions that are missing, to those who want them or ``to``."""
+    now = timezone.now()
+    notices = {key: templates.cleaned(notice) for key, (notice, _) in letters.items()}
+    if to is None:
+        pairs = [
+            (key, subscription)
+            for key, subscription in product(
+                notices, list(Subscription.objects.filter(enabled=True))
+            )
+            if subscription.wants(notices[key].severity, notices[key].application)
+        ]
+    else:
+        pairs = list(product(notices, to))
     mails = [
-        _mail(notices[key], subscription, dedupe_key)
-        for dedupe_key, (key, subscription) in _missing(notices)
+        _mail(notices[key], letters[key][1], subscription, dedupe_key, now)
+        for dedupe_key, (key, subscription) in _missing(pairs)
     ]
-    OutboundMail.objects.bulk_create(mails, batch_size=WRITTEN_AT_ONCE, ignore_conflicts=True)
+    mails.sort(key=lambda mail: mail.dedupe_key)
+    with transaction.atomic():
+        OutboundMail.objects.bulk_create(mails, batch_size=WRITTEN_AT_ONCE, ignore_conflicts=True)
     return len(mails)
 
 
-def unmailed(keys: Iterable[str]) -> set[str]:
-    """Return the occasions that some enabled subscription has no mail about."""
-    return {key for _, (key, _) in _missing(keys)}
-
-
-def _missing(keys: Iterable[str]) -> Iterator[tuple[str, tuple[str, Subscription]]]:
+def _missing(
+    pairs: Iterable[tuple[str, Subscription]],
+) -> Iterator[tuple[str, tuple[str, Subscription]]]:
     """Yield the dedupe key, the occasion and the subscription of every mail that is not there."""
-    subscriptions = list(Subscription.objects.filter(enabled=True))
-    pairs = product(keys, subscriptions)
-    while chunk := {f"{key}:{to.pk}": (key, to) for key, to in islice(pairs, LOOKED_UP_AT_ONCE)}:
+    pairs = iter(pairs)
+    while chunk := {
+        f"{canonical(key)}:{to.pk}": (key, to) for key, to in islice(pairs, LOOKED_UP_AT_ONCE)
+    }:
         mails = OutboundMail.objects.filter(dedupe_key__in=list(chunk))
         known = set(mails.values_list("dedupe_key", flat=True))
         yield from (
@@ -78,16 +190,60 @@ def _missing(keys: Iterable[str]) -> Iterator[tuple[str, tuple[str, Subscription
         )
 
 
-def _mail(notice: templates.Notice, subscription: Subscription, dedupe_key: str) -> OutboundMail:
+def _mail(
+    notice: templates.Notice,
+    letter: _Letter,
+    subscription: Subscription,
+    dedupe_key: str,
+    now: datetime,
+) -> OutboundMail:
     rendered = _rendered(notice, subscription)
+    due, gathered = now, False
+    if letter.kind == Kind.NOTICE:
+        due, gathered = _due(notice, letter, subscription, now)
+    wants_csv = subscription.csv and bool(notice.csv)
     return OutboundMail(
         subscription=subscription,
         dedupe_key=dedupe_key,
+        kind=letter.kind,
+        topic=letter.topic,
+        severity=notice.severity,
+        application=notice.application,
+        title=notice.title,
+        status=notice.status,
+        link=notice.link,
         recipients=subscription.addresses,
-        subject=(subscription.subject_prefix + rendered.subject)[:255],
+        subject=templates.line(subscription.subject_prefix + rendered.subject),
         text=rendered.text,
         html=rendered.html,
+        csv=notice.csv if wants_csv else "",
+        csv_name=_file_name(letter, now) if wants_csv else "",
+        gathered=gathered,
+        created_at=now,
+        next_try_at=due,
+        expires_at=due + (LIFE_OF_A_REPORT if letter.kind == Kind.REPORT else LIFE),
+        # The last mail of a topic is not itself withdrawn when the topic comes back and ends.
+        concluded_at=now if letter.told else None,
     )
+
+
+def _due(
+    notice: templates.Notice, letter: _Letter, subscription: Subscription, now: datetime
+) -> tuple[datetime, bool]:
+    """Return when a notice is due, and whether it waits to be part of a digest.
+
+    Who was woken hears of the end as well: the last mail counts as severe as what it ends.
+    """
+    severity = max(notice.severity, letter.told.get(subscription.pk, Severity.OK))
+    if end := subscription.held_until(severity, now):
+        return end, True
+    if minutes := subscription.digest_minutes:
+        return now + timedelta(minutes=minutes), True
+    return now, False
+
+
+def _file_name(letter: _Letter, now: datetime) -> str:
+    return f"{letter.kind}-{timezone.localtime(now):%Y-%m-%d-%H%M}.csv"
 
 
 def _rendered(notice: templates.Notice, subscription: Subscription) -> templates.Rendered:
@@ -105,106 +261,51 @@ def _rendered(notice: templates.Notice, subscription: Subscription) -> templates
         return templates.render(notice, site=site)
 
 
-def _due() -> QuerySet[OutboundMail]:
-    return OutboundMail.objects.filter(next_try_at__lte=timezone.now())
+# --- Taking back --------------------------------------------------------------------------------
 
 
-def exceeds_a_batch() -> bool:
-    """Tell whether more mail is due than one worker claims at a time."""
-    return _due()[: BATCH + 1].count() > BATCH
-
-
-def send_due() -> int:
-    """Send the mail that is due, for ``PATIENCE`` at most, and return how many went out."""
-    sent = 0
-    end = time.monotonic() + PATIENCE
-    while time.monotonic() < end and (claimed := _claim()):
-        for position, mail in enumerate(claimed):
-            try:
-                refused = smtp.deliver(mail)
-            except smtp.Refused as error:
-                _fail(mail, error)
-            except smtp.RelayDown as error:
-                # The others of the batch would only wait for the same relay one by one.
-                for waiting in claimed[position:]:
-                    _postpone(waiting, error)
-                return sent
-            except smtp.Unavailable as error:
-                _postpone(mail, error)
-            else:
-                _mark_sent(mail, refused)
-                sent += 1
-    return sent
-
-
-def _claim() -> list[OutboundMail]:
-    """Claim some due mails for this worker.
-
-    Two workers never claim the same row: a row that another is claiming is skipped, not waited
-    for. A claim whose worker died falls due again. The query reads one index in its order, so
-    that it locks the rows it takes and no more.
-    """
-    now = timezone.now()
-    skip_locked = connection.features.has_select_for_update_skip_locked
+@again_after_deadlock
+def _take_back(topics: set[str]) -> int:
     with transaction.atomic():
-        unlocked = _due().select_for_update(skip_locked=skip_locked)
-        mails = list(unlocked.order_by("next_try_at")[:BATCH])
-        OutboundMail.objects.filter(pk__in=[mail.pk for mail in mails]).update(
-            state=State.SENDING,
-            next_try_at=now + CLAIM,
-            attempts=F("attempts") + 1,
-        )
-    return mails
+        return _withdraw(_locked(topics), timezone.now())
 
 
-def _mark_sent(mail: OutboundMail, refused: str) -> None:
-    _settle(mail, State.SENT, sent_at=timezone.now(), smtp_code=250, last_error=refused)
-    if refused:
-        logger.warning("Mail %s went out, but not to all: %s", mail.pk, refused)
+def _locked(topics: Iterable[str]) -> list[OutboundMail]:
+    """Lock the mails about topics that are not over, in the order of their keys."""
+    open_ones = OutboundMail.objects.filter(concluded_at__isnull=True)
+    keys = open_ones.filter(topic__in=[topic for topic in topics if topic]).values_list("pk")
+    rows = open_ones.filter(pk__in=[key for (key,) in keys]).order_by("pk").select_for_update()
+    carriers = OutboundMail.objects.only("state", "delivered")
+    envelope = ("subscription_id", "state", "severity", "delivered", "digest_id")
+    return list(rows.only(*envelope).prefetch_related(Prefetch("digest", carriers)))
 
 
-def _fail(mail: OutboundMail, error: smtp.Refused) -> None:
-    _settle(mail, State.FAILED, smtp_code=error.code, last_error=str(error))
-    logger.error("Mail %s to %s was refused: %s", mail.pk, mail.recipients, error)
+def _told(mails: Iterable[OutboundMail]) -> dict[int, int]:
+    """Return the subscriptions that have been told, with the worst severity they heard of."""
+    told: dict[int, int] = {}
+    for mail in mails:
+        if mail.subscription_id is not None and _has_told(mail):
+            worst = max(mail.severity, told.get(mail.subscription_id, Severity.OK))
+            told[mail.subscription_id] = worst
+    return told
 
 
-def _postpone(mail: OutboundMail, error: smtp.Unavailable) -> None:
-    _settle(
-        mail,
-        State.QUEUED,
-        smtp_code=error.code,
-        last_error=str(error),
-        next_try_at=timezone.now() + _backoff(mail.attempts),
-    )
-    logger.warning("Mail %s waits for another try: %s", mail.pk, error)
+def _has_told(mail: OutboundMail) -> bool:
+    if mail.state != State.DIGESTED:
+        return mail.state in (State.SENDING, State.SENT) or bool(mail.delivered)
+    # A digest exists only once a worker has it in hand: it told, or will if it can.
+    carrier, hopeful = mail.digest, (State.QUEUED, State.SENDING, State.SENT)
+    return carrier is not None and (carrier.state in hopeful or bool(carrier.delivered))
 
 
-def _settle(
-    mail: OutboundMail,
-    state: State,
-    *,
-    next_try_at: datetime | None = None,
-    **values: object,
-) -> None:
-    """Record what became of a mail, against a database that is away for a moment.
+def _withdraw(mails: Iterable[OutboundMail], now: datetime) -> int:
+    """Withdraw those of the locked mails that have not gone out.
 
-    A mail that was sent and not marked would be sent again.
+    What a worker has in hand is marked, so that it is not tried again if it does not get through.
     """
-    for pause in PAUSES:
-        try:
-            OutboundMail.objects.filter(pk=mail.pk).update(
-                state=state, next_try_at=next_try_at, **values
-            )
-        except OperationalError:
-            logger.exception("Mail %s is %s, but could not be marked yet", mail.pk, state)
-            connection.close()
-            time.sleep(pause)
-        else:
-            return
-    raise OperationalError(f"Mail {mail.pk} is {state}, but could not be marked")
-
-
-def _backoff(attempts: int) -> timedelta:
-    """Return the time to the next try: doubled each time, with jitter against a stampede."""
-    longest = min(FIRST_RETRY * 2 ** min(attempts, 10), LONGEST_RETRY)
-    return longest * random.uniform(0.5, 1.0)  # noqa: S311 (not a secret)
+    waiting = [mail.pk for mail in mails if mail.state == State.QUEUED]
+    in_hand = [mail.pk for mail in mails if mail.state in (State.SENDING, State.DIGESTED)]
+    OutboundMail.objects.filter(pk__in=in_hand).update(withdrawn_at=now)
+    return OutboundMail.objects.filter(pk__in=waiting).update(
+        state=State.WITHDRAWN, next_try_at=None, withdrawn_at=now
+    )

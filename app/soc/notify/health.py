@@ -1,0 +1,53 @@
+"""What the outbox and the relay say of themselves, for those who look after the site."""
+
+from dataclasses import dataclass
+from datetime import datetime
+
+from django.db.models import Count, Q
+
+from soc.notify.models import OutboundMail, Relay
+
+State = OutboundMail.State
+
+
+@dataclass(frozen=True)
+class RelayState:
+    """Whether the relay is down: since when, how often it was found so, and why."""
+
+    down_since: datetime | None = None
+    next_probe_at: datetime | None = None
+    failures: int = 0
+    error: str = ""
+
+
+@dataclass(frozen=True)
+class Counts:
+    """How many mails wait now, and what did not get out lately."""
+
+    waiting: int
+    """Due, or in a worker's hand, or to be tried again."""
+    held: int
+    """Gathered for a digest whose time has not come."""
+    failed: int
+    expired: int
+
+
+def relay_state() -> RelayState:
+    """Return what is known of the relay."""
+    row = Relay.objects.filter(down_since__isnull=False).first()
+    if row is None:
+        return RelayState()
+    return RelayState(row.down_since, row.next_probe_at, row.failures, row.last_error)
+
+
+def counts(now: datetime, since: datetime) -> Counts:
+    """Return how many mails wait at ``now``, and how many failed or expired of those since."""
+    held = Q(gathered=True, state=State.QUEUED, next_try_at__gt=now)
+    waiting = OutboundMail.objects.filter(next_try_at__isnull=False).aggregate(
+        all=Count("pk"), held=Count("pk", filter=held)
+    )
+    lately = OutboundMail.objects.filter(created_at__gt=since).aggregate(
+        failed=Count("pk", filter=Q(state=State.FAILED)),
+        expired=Count("pk", filter=Q(state=State.EXPIRED)),
+    )
+    return Counts(waiting["all"] - waiting["held"], waiting["held"], **lately)

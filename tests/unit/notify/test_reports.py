@@ -1,0 +1,129 @@
+"""Reports: when they are due, once, whatever the clocks and the workers do."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, time, timedelta
+
+import pytest
+from django.utils import timezone
+from mailing import NOTICE, Clock, FakeRelay, states
+
+from soc.notify import delivery, outbox, reports
+from soc.notify.models import LIFE_OF_A_REPORT, OutboundMail, Subscription
+
+Report = Subscription.Report
+
+
+def first(report: str, at: time, now: str, zone: str = "UTC") -> str:
+    with timezone.override(zone):
+        found = reports.first_after(
+            Subscription(report=report, report_at=at), datetime.fromisoformat(f"{now}+00:00")
+        )
+    assert found
+    return found.astimezone(UTC).strftime("%Y-%m-%dT%H:%M")
+
+
+@pytest.mark.parametrize(
+    ("now", "expected"),
+    [
+        ("2026-03-04T06:59", "2026-03-04T07:00"),
+        ("2026-03-04T07:00", "2026-03-05T07:00"),
+        ("2026-12-31T08:00", "2027-01-01T07:00"),
+    ],
+)
+def test_a_daily_report(now: str, expected: str) -> None:
+    assert first(Report.DAILY, time(7), now) == expected
+
+
+@pytest.mark.parametrize(
+    ("now", "expected"),
+    [
+        ("2026-03-02T06:59", "2026-03-02T07:00"),
+        ("2026-03-02T07:00", "2026-03-09T07:00"),
+        ("2026-03-08T23:59", "2026-03-09T07:00"),
+    ],
+)
+def test_a_weekly_report_comes_on_monday(now: str, expected: str) -> None:
+    assert first(Report.WEEKLY, time(7), now) == expected
+
+
+@pytest.mark.parametrize(
+    ("now", "at", "expected"),
+    [
+        ("2026-03-28T12:00", time(7), "2026-03-29T05:00"),
+        ("2026-03-28T12:00", time(2, 30), "2026-03-29T01:30"),
+        ("2026-10-24T12:00", time(7), "2026-10-25T06:00"),
+        ("2026-10-25T00:29", time(2, 30), "2026-10-25T00:30"),
+        ("2026-10-25T00:31", time(2, 30), "2026-10-26T01:30"),
+    ],
+)
+def test_a_report_keeps_its_local_time_when_the_clocks_change(
+    now: str, at: time, expected: str
+) -> None:
+    """And where the clock is put back, it comes once."""
+    assert first(Report.DAILY, at, now, "Europe/Berlin") == expected
+
+
+def test_no_report_is_never_due() -> None:
+    assert reports.first_after(Subscription(), timezone.now()) is None
+
+
+@pytest.fixture
+def reported(subscription: Subscription) -> Subscription:
+    subscription.report = Report.DAILY
+    subscription.save()
+    return subscription
+
+
+def test_a_report_is_due_once(db: None, reported: Subscription, clock: Clock) -> None:
+    assert list(reports.due(clock.now)) == [], "the first is planned, not sent at once"
+    clock.move(days=1)
+    assert list(reports.due(clock.now)) == [reported]
+    assert list(reports.due(clock.now)) == []
+    clock.move(days=30)
+    assert list(reports.due(clock.now)) == [reported], "one after a long outage"
+
+
+def test_two_workers_share_what_is_due(db: None, reported: Subscription, clock: Clock) -> None:
+    list(reports.due(clock.now))
+    clock.move(days=1)
+    one, other = reports.due(clock.now), reports.due(clock.now)
+    assert [*one, *other] == [reported]
+
+
+def test_switched_off_means_no_report(db: None, reported: Subscription, clock: Clock) -> None:
+    list(reports.due(clock.now))
+    Subscription.objects.update(enabled=False)
+    clock.move(days=2)
+    assert list(reports.due(clock.now)) == []
+
+
+def test_a_report_is_not_held_and_has_twelve_hours(
+    db: None, reported: Subscription, relay: FakeRelay, clock: Clock
+) -> None:
+    Subscription.objects.update(
+        quiet_from=time(0), quiet_until=time(23, 59, 59), quiet_breakthrough=None,
+        digest_minutes=60, storm_limit=1,
+    )  # fmt: skip
+    reported.refresh_from_db()
+    assert reports.enqueue(reported, NOTICE, "2026-03-02") == 1
+    assert reports.enqueue(reported, NOTICE, "2026-03-02") == 0
+    assert reports.enqueue(reported, NOTICE, "2026-03-03") == 1
+    mail = OutboundMail.objects.all()[0]
+    assert (mail.kind, mail.expires_at) == ("report", clock.now + LIFE_OF_A_REPORT)
+    assert delivery.send_due() == 2
+    assert states() == {"sent": 2}
+
+
+def test_a_report_that_waits_expires_after_twelve_hours(
+    db: None, reported: Subscription, clock: Clock
+) -> None:
+    reports.enqueue(reported, NOTICE, "2026-03-02")
+    outbox.enqueue(NOTICE, "occasion")
+    clock.move(hours=12)
+    clock.now -= timedelta(seconds=1)
+    delivery.tidy()
+    assert states() == {"expired": 1, "queued": 1}
+    clock.move(seconds=1)
+    delivery.tidy()
+    assert states() == {"expired": 2}
