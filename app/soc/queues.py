@@ -22,7 +22,7 @@ class Queue:
 
     name: str
     purpose: str
-    application: str
+    applications: tuple[str, ...]
     concurrency: int = 1
     prefetch: int = 1
     soft_time_limit: int = 60
@@ -64,13 +64,13 @@ class Queue:
 
 
 QUEUES: tuple[Queue, ...] = (
-    Queue("email", "mail to subscribers, for every application", application="notify"),
-    Queue("shared", "housekeeping and small tasks of every application", application="core"),
-    Queue("ssl_certs", "certificate scans", application="ssl_certs", concurrency=2),
+    Queue("email", "mail to subscribers, for every application", applications=("notify",)),
+    Queue("shared", "housekeeping and small tasks of every application", applications=("core", "alerts")),
+    Queue("ssl_certs", "certificate scans", applications=("ssl_certs",), concurrency=2),
 )
 
 BY_NAME = {queue.name: queue for queue in QUEUES}
-BY_APPLICATION = {queue.application: queue for queue in QUEUES}
+BY_APPLICATION = {name: queue for queue in QUEUES for name in queue.applications}
 
 
 def queue_of(task_name: str) -> Queue:

@@ -1,0 +1,124 @@
+"""What operators do with alerts, one or two thousand at a time."""
+
+from collections.abc import Iterator
+from datetime import timedelta
+
+from django.db import transaction
+from django.db.models import F, QuerySet
+from django.utils import timezone
+
+from soc.alerts.changes import ending, record
+from soc.alerts.models import OPEN, Alert, AlertEvent, Silence, Subject
+
+AT_ONCE = 200
+"""Alerts that one transaction locks."""
+
+State = Alert.State
+Kind = AlertEvent.Kind
+
+
+def acknowledge(alerts: QuerySet[Alert], by: str, note: str = "") -> int:
+    """Acknowledge the alerts that fire or flap, and return how many.
+
+    A flapping alert goes on flapping: it makes no noise as it is.
+    """
+    count = 0
+    for keys in _portions(alerts.filter(state__in=[State.FIRING, State.FLAPPING])):
+        with transaction.atomic():
+            locked = _locked(keys, [State.FIRING, State.FLAPPING])
+            values = {
+                "acknowledged_at": timezone.now(),
+                "acknowledged_by": by,
+                "note": note,
+                "remind_at": None,
+                "escalate_at": None,
+            }
+            firing = [alert.pk for alert in locked if alert.state == State.FIRING]
+            Alert.objects.filter(pk__in=[alert.pk for alert in locked]).update(**values)
+            Alert.objects.filter(pk__in=firing).update(state=State.ACKNOWLEDGED)
+            AlertEvent.objects.bulk_create(
+                AlertEvent(
+                    alert=alert,
+                    kind=Kind.ACKNOWLEDGED,
+                    before=alert.state,
+                    after=State.ACKNOWLEDGED if alert.state == State.FIRING else alert.state,
+                    severity=alert.severity,
+                    by=by,
+                    text=note,
+                )
+                for alert in locked
+            )
+            count += len(locked)
+    return count
+
+
+def resolve(alerts: QuerySet[Alert], by: str, note: str = "") -> int:
+    """Resolve open alerts, and return how many; the next bad reports open new ones."""
+    count = 0
+    for keys in _portions(alerts.filter(OPEN)):
+        with transaction.atomic():
+            # The subjects first, as everybody locks them.
+            subjects = Subject.objects.filter(alert__in=keys).select_for_update().order_by("pk")
+            subject_keys = [subject.pk for subject in subjects]
+            locked = _locked(keys, [state for state in State if state != State.RESOLVED])
+            Subject.objects.filter(pk__in=subject_keys).update(
+                alert=None, recent="", good=0, revision=F("revision") + 1
+            )
+            Alert.objects.filter(pk__in=[alert.pk for alert in locked]).update(**ending())
+            for alert in locked:
+                before, alert.state, alert.resolved_at = alert.state, State.RESOLVED, timezone.now()
+                record(alert, Kind.RESOLVED, before=before, by=by, text=note)
+            count += len(locked)
+    return count
+
+
+def retire(application: str, subject: str) -> int:
+    """Resolve the alerts of a subject that nobody watches any more; return how many."""
+    alerts = Alert.objects.filter(rule__application=application, subject__name=subject)
+    return resolve(alerts, "", "It is no longer watched.")
+
+
+def add_note(alert: Alert, by: str, note: str) -> None:
+    """Add a person's words to an alert's timeline."""
+    with transaction.atomic():
+        Alert.objects.filter(pk=alert.pk).update(note=note)
+        record(alert, Kind.NOTED, before=alert.state, by=by, text=note)
+
+
+def silence(alerts: QuerySet[Alert], by: str, comment: str, duration: timedelta) -> int:
+    """Silence the subjects of alerts for a time, from now on; return how many."""
+    now = timezone.now()
+    subjects = Subject.objects.filter(alerts__in=alerts).distinct().select_related("rule")
+    new = [
+        Silence(
+            comment=comment,
+            created_by=by,
+            application=subject.rule.application,
+            rule=subject.rule,
+            site=subject.site,
+            subject=_literal(subject.name),
+            starts_at=now,
+            ends_at=now + duration,
+        )
+        for subject in subjects
+    ]
+    Silence.objects.bulk_create(new)
+    return len(new)
+
+
+def _literal(name: str) -> str:
+    """Return the pattern that matches a name and nothing else."""
+    return "".join(f"[{letter}]" if letter in "*?[" else letter for letter in name)
+
+
+def _portions(alerts: QuerySet[Alert]) -> Iterator[list[int]]:
+    keys = list(alerts.order_by("pk").values_list("pk", flat=True))
+    for start in range(0, len(keys), AT_ONCE):
+        yield keys[start : start + AT_ONCE]
+
+
+def _locked(keys: list[int], states: list[State]) -> list[Alert]:
+    """Lock the alerts that are still in one of the states."""
+    # Joined, the rules would be locked too, and everybody would wait for them.
+    alerts = Alert.objects.filter(pk__in=keys, state__in=states).order_by("pk")
+    return list(alerts.prefetch_related("rule", "subject").select_for_update())

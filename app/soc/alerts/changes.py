@@ -1,0 +1,98 @@
+"""Changes of alerts: one conditional update each, an event in the timeline, and the mail."""
+
+from datetime import datetime, timedelta
+
+from django.utils import timezone
+
+from soc.alerts import notices
+from soc.alerts.models import Alert, AlertEvent, Rule
+
+State = Alert.State
+Kind = AlertEvent.Kind
+
+_AS_READ = ("state", "severity", "remind_at", "escalate_at")
+"""What must not have changed since an alert was read."""
+
+
+class Outrun(Exception):
+    """Another writer has changed the subject or the alert since it was read."""
+
+
+def change(
+    alert: Alert,
+    kind: Kind,
+    *,
+    observed_at: datetime | None = None,
+    by: str = "",
+    text: str = "",
+    **values: object,
+) -> int:
+    """Write new values of an alert, with an event, and return how many mails that makes.
+
+    The caller has a transaction, so that nothing remains of a change that was outrun.
+
+    Raises:
+        Outrun: the alert is no longer as it was read.
+    """
+    before = alert.state
+    write(alert, **values)
+    return record(alert, kind, before=before, observed_at=observed_at, by=by, text=text)
+
+
+def record(
+    alert: Alert,
+    kind: Kind,
+    *,
+    before: str,
+    observed_at: datetime | None = None,
+    by: str = "",
+    text: str = "",
+) -> int:
+    """Add an event to an alert's timeline, and return how many mails that makes."""
+    event = AlertEvent.objects.create(
+        alert=alert,
+        observed_at=observed_at,
+        kind=kind,
+        before=before,
+        after=alert.state,
+        severity=alert.severity,
+        by=by,
+        text=text,
+    )
+    return notices.tell(alert, event)
+
+
+def write(alert: Alert, **values: object) -> None:
+    """Write new values of an alert that is still as it was read.
+
+    Raises:
+        Outrun: it is not.
+    """
+    as_read = {name: getattr(alert, name) for name in _AS_READ}
+    if not Alert.objects.filter(pk=alert.pk, **as_read).update(**values):
+        raise Outrun
+    for name, value in values.items():
+        setattr(alert, name, value)
+
+
+def timers(rule: Rule, state: str, severity: int, now: datetime) -> dict[str, datetime | None]:
+    """Return when an alert that enters a state is next reminded of, and escalated."""
+    remind_at = escalate_at = None
+    if state == State.FIRING:
+        interval = rule.reminder_interval(severity)
+        remind_at = interval and now + interval
+        if rule.escalate_to_id:
+            escalate_at = now + timedelta(minutes=rule.escalate_after)
+    return {"remind_at": remind_at, "escalate_at": escalate_at}
+
+
+def ending() -> dict[str, object]:
+    """Return the values of an alert that is resolved."""
+    return {
+        "state": State.RESOLVED,
+        "open_key": None,
+        "resolved_at": timezone.now(),
+        "remind_at": None,
+        "escalate_at": None,
+        "suppressed_by": "",
+    }

@@ -1,0 +1,42 @@
+"""What keeps alerts down: silences, maintenance windows, and a parent in trouble."""
+
+from datetime import datetime
+from functools import cached_property
+
+from django.db.models import Q
+
+from soc.alerts.models import OPEN, Alert, Silence, Subject
+
+_PENDING = Q(state=Alert.State.PENDING)
+
+
+class Quiet:
+    """The silences at one moment, read once and only if anybody asks."""
+
+    def __init__(self, now: datetime) -> None:
+        self.now = now
+        self._parents: dict[str, str] = {}
+
+    @cached_property
+    def _silences(self) -> list[Silence]:
+        begun = Silence.objects.filter(Q(ends_at__gt=self.now) | ~Q(recurrence=""))
+        return [silence for silence in begun if silence.is_active(self.now)]
+
+    @property
+    def any_silence(self) -> bool:
+        """Whether there is a silence at all."""
+        return bool(self._silences)
+
+    def over(self, subject: Subject) -> str:
+        """Return why a subject is to be quiet, or nothing."""
+        for silence in self._silences:
+            if silence.matches(subject.rule, subject.name, subject.site):
+                return str(silence)[:200]
+        return self._parent(subject.parent) if subject.parent else ""
+
+    def _parent(self, fingerprint: str) -> str:
+        if fingerprint not in self._parents:
+            in_trouble = Alert.objects.filter(OPEN, open_key=fingerprint).exclude(_PENDING)
+            parent = in_trouble.select_related("subject", "rule").first()
+            self._parents[fingerprint] = f"{parent} is in trouble"[:200] if parent else ""
+        return self._parents[fingerprint]

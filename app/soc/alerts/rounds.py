@@ -1,0 +1,100 @@
+"""What happens to alerts by the clock: reminders, escalations, silences, the end of flapping."""
+
+import logging
+from collections.abc import Callable
+from datetime import datetime
+
+from django.db import transaction
+from django.db.models import QuerySet
+
+from soc.alerts import actions, life
+from soc.alerts.changes import Outrun, change, ending, timers
+from soc.alerts.engine import settle, standing
+from soc.alerts.models import OPEN, Alert, AlertEvent
+from soc.alerts.quiet import Quiet
+
+State = Alert.State
+Kind = AlertEvent.Kind
+
+logger = logging.getLogger(__name__)
+
+
+def run(now: datetime) -> int:
+    """Do what is due at a moment, and return how many mails that makes."""
+    quiet = Quiet(now)
+    _close_disabled()
+    return sum(
+        (
+            _each(_firing(quiet), lambda alert: _hush(alert, quiet)),
+            # What depends on something else waits for a report of its own: what it reported while
+            # that was in trouble says nothing.
+            _each(_open(State.SUPPRESSED, subject__parent=""), lambda alert: _wake(alert, quiet)),
+            _each(_open(State.FLAPPING), lambda alert: _calm(alert, now)),
+            _each(_open(State.FIRING, escalate_at__lte=now), _escalate),
+            _each(_open(State.FIRING, remind_at__lte=now), lambda alert: _remind(alert, now)),
+        )
+    )
+
+
+def _open(state: State, **conditions: object) -> QuerySet[Alert]:
+    alerts = Alert.objects.filter(OPEN, state=state, **conditions).order_by("pk")
+    return alerts.select_related("rule__escalate_to", "subject__rule", "subject__alert")
+
+
+def _firing(quiet: Quiet) -> QuerySet[Alert]:
+    """Return the alerts that may have to be suppressed."""
+    firing = _open(State.FIRING)
+    return firing if quiet.any_silence else firing.exclude(subject__parent="")
+
+
+def _each(alerts: QuerySet[Alert], act: Callable[[Alert], int]) -> int:
+    """Act on alerts one by one; one that somebody else changes meanwhile has its turn later."""
+    mails = 0
+    for alert in alerts:
+        try:
+            with transaction.atomic():
+                mails += act(alert)
+        except Outrun:
+            logger.info("Alert %s changed meanwhile: left to the next round", alert.pk)
+    return mails
+
+
+def _hush(alert: Alert, quiet: Quiet) -> int:
+    why = quiet.over(alert.subject)
+    if not why:
+        return 0
+    values = {"state": State.SUPPRESSED, "suppressed_by": why, "remind_at": None}
+    return change(alert, Kind.SUPPRESSED, text=why, escalate_at=None, **values)
+
+
+def _wake(alert: Alert, quiet: Quiet) -> int:
+    if quiet.over(alert.subject):
+        return 0
+    due = timers(alert.rule, State.FIRING, alert.severity, quiet.now)
+    return change(alert, Kind.FIRED, state=State.FIRING, suppressed_by="", **due)
+
+
+def _calm(alert: Alert, now: datetime) -> int:
+    before = standing(alert.subject)
+    after = life.calm(alert.rule, before, now)
+    if after.event is None:
+        return 0
+    settle(alert.subject, after)
+    if after.event == Kind.RESOLVED:
+        return change(alert, Kind.RESOLVED, **ending())
+    due = timers(alert.rule, State.FIRING, alert.severity, now)
+    return change(alert, Kind.STEADY, state=State.FIRING, **due)
+
+
+def _escalate(alert: Alert) -> int:
+    to = str(alert.rule.escalate_to or "")
+    return change(alert, Kind.ESCALATED, text=to, escalate_at=None)
+
+
+def _remind(alert: Alert, now: datetime) -> int:
+    interval = alert.rule.reminder_interval(alert.severity)
+    return change(alert, Kind.REMINDED, remind_at=interval and now + interval)
+
+
+def _close_disabled() -> None:
+    actions.resolve(Alert.objects.filter(OPEN, rule__enabled=False), "", "The rule is disabled.")

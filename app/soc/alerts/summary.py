@@ -1,0 +1,135 @@
+"""The report of a period: what went wrong, what is still wrong, in words and as a table."""
+
+import csv
+import io
+from collections import Counter
+from collections.abc import Sequence
+from datetime import datetime, timedelta
+
+from django.db.models import Q, QuerySet
+
+from soc.alerts.models import OPEN, Alert
+from soc.core.links import absolute
+from soc.core.severity import Severity
+from soc.core.times import local
+from soc.environment import split
+from soc.notify import reports
+from soc.notify.digest import harmless
+from soc.notify.models import Subscription
+from soc.notify.templates import Notice
+
+MOST_ROWS = 10_000
+"""Alerts in the table of one report."""
+
+MOST_NAMED = 20
+COLUMNS = (
+    *("application", "rule", "site", "subject", "severity", "state", "opened", "resolved"),
+    *("acknowledged_by", "reports", "summary"),
+)
+
+
+_DAYS = {Subscription.Report.DAILY: 1, Subscription.Report.WEEKLY: 7}
+
+
+def send(subscription: Subscription) -> int:
+    """Write the report that a subscription is due; return how many mails that makes."""
+    until = subscription.next_report_at
+    since = until - timedelta(days=_DAYS[Subscription.Report(subscription.report)])
+    notice = of(subscription, since, until)
+    if notice is None and subscription.report_when_empty:
+        notice = nothing(since, until)
+    return reports.enqueue(subscription, notice, f"{until:%Y-%m-%d %H:%M}") if notice else 0
+
+
+def of(subscription: Subscription, since: datetime, until: datetime) -> Notice | None:
+    """Return a subscription's report on a period, or None if there was nothing to report."""
+    rows = list(_alerts(subscription, since, until)[:MOST_ROWS])
+    if not rows:
+        return None
+    still_open = [alert for alert in rows if alert.resolved_at is None]
+    opened = sum(since <= alert.opened_at < until for alert in rows)
+    resolved = len(rows) - len(still_open)
+    worst = max((alert.severity for alert in still_open), default=Severity.INFO)
+    return Notice(
+        title=f"Alerts: {opened} opened, {resolved} resolved, {len(still_open)} open",
+        severity=Severity(worst),
+        summary=f"From {local(since)} to {local(until)}.",
+        facts=_facts(rows, still_open),
+        link=absolute("alerts"),
+        status="report",
+        csv=_table(rows),
+    )
+
+
+def nothing(since: datetime, until: datetime) -> Notice:
+    """Return the report on a period in which nothing happened."""
+    return Notice(
+        title="no alerts",
+        severity=Severity.INFO,
+        summary=f"Nothing happened from {local(since)} to {local(until)}.",
+        facts={},
+        link=absolute("alerts"),
+        status="report",
+    )
+
+
+def _alerts(subscription: Subscription, since: datetime, until: datetime) -> QuerySet[Alert]:
+    alerts = Alert.objects.filter(
+        OPEN | Q(resolved_at__gte=since),
+        opened_at__lt=until,
+        severity__gte=subscription.minimum_severity,
+    ).exclude(state=Alert.State.PENDING)
+    if names := split(subscription.applications):
+        alerts = alerts.filter(rule__application__in=names)
+    return alerts.select_related("rule", "subject").defer("facts").order_by(
+        "-severity", "opened_at"
+    )  # fmt: skip
+
+
+def _facts(rows: Sequence[Alert], still_open: Sequence[Alert]) -> dict[str, str]:
+    facts = {
+        f"{Severity(alert.severity).label}: {alert.subject.name}"[:100]: _sentence(alert)
+        for alert in still_open[:MOST_NAMED]
+    }
+    if len(still_open) > MOST_NAMED:
+        facts["and"] = f"{len(still_open) - MOST_NAMED} more that are open"
+    waits = [alert.acknowledged_at - alert.opened_at for alert in rows if alert.acknowledged_at]
+    if waits:
+        facts["Time to acknowledge (median)"] = _words(sorted(waits)[len(waits) // 2])
+    again = Counter(alert.subject.name for alert in rows)
+    if often := [f"{name} ({count})" for name, count in again.most_common(5) if count > 1]:
+        facts["Most often"] = ", ".join(often)
+    return facts
+
+
+def _sentence(alert: Alert) -> str:
+    noted = f", acknowledged by {alert.acknowledged_by}" if alert.acknowledged_by else ""
+    return f"{alert.summary} Since {local(alert.opened_at)}{noted}."
+
+
+def _words(wait: timedelta) -> str:
+    minutes = round(wait / timedelta(minutes=1))
+    return f"{minutes // 60} h {minutes % 60} min" if minutes >= 60 else f"{minutes} min"
+
+
+def _table(rows: Sequence[Alert]) -> str:
+    """Return the alerts as CSV (RFC 4180), which a spreadsheet takes for text, not formulas."""
+    text = io.StringIO()
+    writer = csv.writer(text)
+    writer.writerow(COLUMNS)
+    for alert in rows:
+        row = (
+            alert.rule.application,
+            alert.rule.name,
+            alert.site,
+            alert.subject.name,
+            Severity(alert.severity).label,
+            alert.state,
+            local(alert.opened_at),
+            local(alert.resolved_at) if alert.resolved_at else "",
+            alert.acknowledged_by,
+            alert.count,
+            alert.summary,
+        )
+        writer.writerow([harmless(value) if isinstance(value, str) else value for value in row])
+    return text.getvalue()

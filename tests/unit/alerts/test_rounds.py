@@ -1,0 +1,175 @@
+"""What happens to alerts by the clock, and what operators do with them."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import TYPE_CHECKING
+
+import pytest
+
+from soc.alerts import actions, rounds
+from soc.alerts.models import OPEN, Alert, Rule, Silence, Subject
+from soc.notify.models import OutboundMail, Subscription
+
+if TYPE_CHECKING:
+    from conftest import Clock, Report
+
+pytestmark = pytest.mark.django_db
+
+
+@pytest.fixture(autouse=True)
+def everybody(rule: Rule, subscription: Subscription) -> None:
+    """All of these tests have a rule and a subscriber."""
+
+
+def last_subject() -> str:
+    mail = OutboundMail.objects.order_by("-created_at").first()
+    return mail.subject if mail else ""
+
+
+def events() -> list[str]:
+    return list(Alert.objects.get().events.values_list("kind", flat=True))
+
+
+def test_rounds_without_alerts_do_nothing(clock: Clock) -> None:
+    assert rounds.run(clock.now) == 0
+
+
+def test_a_critical_is_reminded_of_at_its_interval(report: Report, clock: Clock) -> None:
+    report("critical")
+    assert rounds.run(clock.move(minutes=239)) == 0
+    assert rounds.run(clock.move(minutes=1)) == 1
+    assert rounds.run(clock.move(minutes=1)) == 0
+    assert last_subject() == "STILL CRITICAL: bot-1: It is critical (local)"
+    assert rounds.run(clock.move(minutes=240)) == 1
+
+
+def test_nobody_is_reminded_of_what_somebody_acknowledged(report: Report, clock: Clock) -> None:
+    report("critical")
+    assert actions.acknowledge(Alert.objects.all(), "ann", "on it") == 1
+    assert rounds.run(clock.move(days=2)) == 0
+    alert = Alert.objects.get()
+    assert (alert.state, alert.acknowledged_by, alert.note) == ("acknowledged", "ann", "on it")
+    assert events() == ["fired", "acknowledged"]
+
+
+def test_a_severity_without_an_interval_is_not_reminded_of(report: Report, clock: Clock) -> None:
+    report("info")
+    assert rounds.run(clock.move(days=30)) == 0
+
+
+def test_an_alert_that_nobody_acknowledges_is_escalated_once(report: Report, clock: Clock) -> None:
+    boss = Subscription.objects.create(
+        name="boss", recipients="b@health.internal", applications="core"
+    )
+    Rule.objects.update(escalate_to=boss, escalate_after=30)
+    report("critical")
+    assert rounds.run(clock.move(minutes=29)) == 0
+    assert rounds.run(clock.move(minutes=2)) == 1
+    assert rounds.run(clock.move(minutes=2)) == 0
+    mail = OutboundMail.objects.get(subscription=boss)
+    assert mail.subject == "NOT ACKNOWLEDGED, CRITICAL: bot-1: It is critical (local)"
+
+
+def test_a_silence_that_begins_hides_what_fires_and_its_end_brings_it_back(
+    report: Report, clock: Clock
+) -> None:
+    report("critical")
+    assert actions.silence(Alert.objects.all(), "ann", "new disk", timedelta(hours=1)) == 1
+    assert rounds.run(clock.now) == 0
+    alert = Alert.objects.get()
+    assert (alert.state, alert.suppressed_by) == ("suppressed", "Silence: new disk")
+    assert rounds.run(clock.move(minutes=59)) == 0
+    assert rounds.run(clock.move(minutes=2)) == 1
+    assert Alert.objects.get().state == "firing"
+    assert events() == ["fired", "suppressed", "fired"]
+
+
+def test_a_silence_by_hand_is_about_one_subject_only(report: Report) -> None:
+    report("critical", subject="bot-[1]*")
+    actions.silence(Alert.objects.all(), "ann", "x", timedelta(hours=1))
+    silence = Silence.objects.get()
+    rule = Rule.objects.get(application="tests")
+    assert silence.matches(rule, "bot-[1]*", "")
+    assert not silence.matches(rule, "bot-1", "")
+    assert not silence.matches(rule, "bot-[1]x", "")
+
+
+def test_a_child_waits_for_its_own_report_when_its_parent_is_well_again(
+    report: Report, clock: Clock
+) -> None:
+    Rule.objects.create(application="tests", name="site")
+    report("critical", parent=("site", "north"))
+    report("critical", rule="site", subject="north")
+    rounds.run(clock.now)
+    child = Alert.objects.filter(subject__name="bot-1")
+    assert child.get().state == "suppressed"
+    report("ok", rule="site", subject="north")
+    rounds.run(clock.move(minutes=1))
+    assert child.get().state == "suppressed"
+    assert report("ok", parent=("site", "north")).outcome == "resolved"
+
+
+def test_flapping_ends_by_itself(report: Report, clock: Clock) -> None:
+    for severity in ("critical", "ok", "critical", "ok", "critical"):
+        report(severity)
+    assert Alert.objects.filter(OPEN).get().state == "flapping"
+    assert rounds.run(clock.move(minutes=20)) == 0
+    assert rounds.run(clock.move(minutes=20)) == 1
+    assert Alert.objects.filter(OPEN).get().state == "firing"
+    assert report("ok").outcome == "resolved"
+
+
+def test_alerts_of_a_disabled_rule_close(report: Report, clock: Clock) -> None:
+    report("critical")
+    Rule.objects.update(enabled=False)
+    rounds.run(clock.now)
+    assert Alert.objects.get().state == "resolved"
+
+
+def test_what_somebody_resolves_needs_all_its_bad_reports_again(report: Report) -> None:
+    Rule.objects.update(needed=2, window=3)
+    report("critical")
+    report("critical")
+    assert actions.resolve(Alert.objects.all(), "ann", "done") == 1
+    assert actions.resolve(Alert.objects.all(), "ann", "done") == 0
+    assert Subject.objects.get().alert is None
+    assert report("critical").outcome == "pending"
+    closed = Alert.objects.order_by("pk").first()
+    last = closed.events.last()
+    assert (last.kind, last.by, last.text) == ("resolved", "ann", "done")
+
+
+def test_a_flapping_alert_is_acknowledged_and_goes_on_flapping(report: Report) -> None:
+    for severity in ("critical", "ok", "critical", "ok", "critical"):
+        report(severity)
+    assert actions.acknowledge(Alert.objects.all(), "ann") == 1
+    alert = Alert.objects.get(state="flapping")
+    assert alert.acknowledged_by == "ann"
+
+
+def test_a_note_is_kept_in_the_timeline(report: Report) -> None:
+    report("critical")
+    actions.add_note(Alert.objects.get(), "ann", "The disk is on its way.")
+    alert = Alert.objects.get()
+    assert alert.note == "The disk is on its way."
+    assert events() == ["fired", "noted"]
+
+
+def test_what_is_no_longer_watched_has_no_alert(report: Report) -> None:
+    report("critical")
+    assert actions.retire("tests", "bot-1") == 1
+    assert not Alert.objects.filter(OPEN).exists()
+
+
+def test_more_alerts_than_a_portion_are_acknowledged(rule: Rule, clock: Clock) -> None:
+    subjects = Subject.objects.bulk_create(
+        Subject(rule=rule, name=f"bot-{n}", fingerprint=f"{n}") for n in range(450)
+    )
+    Alert.objects.bulk_create(
+        Alert(rule=rule, subject=subject, open_key=subject.fingerprint, severity=30,
+              state="firing", opened_at=clock.now, last_seen_at=clock.now)
+        for subject in subjects
+    )  # fmt: skip
+    assert actions.acknowledge(Alert.objects.all(), "ann", "all of them") == 450
+    assert actions.acknowledge(Alert.objects.all(), "ann", "all of them") == 0

@@ -1,0 +1,94 @@
+"""The reports of subscriptions."""
+
+from __future__ import annotations
+
+import csv
+import io
+from datetime import timedelta
+from typing import TYPE_CHECKING
+
+import pytest
+
+from soc.alerts import actions, summary, tasks
+from soc.alerts.models import Alert, Rule
+from soc.core.severity import Severity
+from soc.notify.models import OutboundMail, Subscription
+
+if TYPE_CHECKING:
+    from conftest import Clock, Report
+
+pytestmark = pytest.mark.django_db
+
+DAY = timedelta(days=1)
+
+
+@pytest.fixture(autouse=True)
+def nobody_wakes_a_worker(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No worker listens in a unit test."""
+    monkeypatch.setattr(tasks, "wake", lambda: None)
+
+
+def test_a_report_says_what_happened(
+    rule: Rule, subscription: Subscription, report: Report, clock: Clock
+) -> None:
+    report("critical", subject="bot-1", site="north")
+    report("warning", subject="=cmd()", summary="-1")
+    actions.acknowledge(Alert.objects.filter(subject__name="bot-1"), "ann")
+    report("ok", subject="=cmd()")
+    notice = summary.of(subscription, clock.now - DAY, clock.now)
+    assert notice is not None
+    assert notice.title == "Alerts: 2 opened, 1 resolved, 1 open"
+    assert notice.severity == Severity.CRITICAL
+    assert notice.facts["critical: bot-1"].endswith("acknowledged by ann.")
+    assert notice.facts["Time to acknowledge (median)"] == "1 min"
+    rows = list(csv.DictReader(io.StringIO(notice.csv)))
+    assert [row["subject"] for row in rows] == ["bot-1", "'=cmd()"]
+    assert (rows[0]["site"], rows[1]["state"], rows[1]["summary"]) == ("north", "resolved", "'-1")
+
+
+def test_a_report_has_what_its_subscription_wants(
+    rule: Rule, subscription: Subscription, report: Report, clock: Clock
+) -> None:
+    report("warning")
+    period = (clock.now - DAY, clock.now + DAY)
+    subscription.minimum_severity = Severity.CRITICAL
+    assert summary.of(subscription, *period) is None
+    subscription.minimum_severity = Severity.INFO
+    subscription.applications = "ssl_certs"
+    assert summary.of(subscription, *period) is None
+
+
+def test_what_was_over_before_is_not_reported(
+    rule: Rule, subscription: Subscription, report: Report, clock: Clock
+) -> None:
+    report("critical")
+    report("ok")
+    clock.move(days=2)
+    assert summary.of(subscription, clock.now - DAY, clock.now) is None
+
+
+@pytest.mark.parametrize(("when_empty", "mails"), [(False, 0), (True, 1)])
+def test_nothing_is_said_when_there_is_nothing_to_say_unless_asked_for(
+    subscription: Subscription, clock: Clock, when_empty: bool, mails: int
+) -> None:
+    Subscription.objects.update(
+        report="daily", report_when_empty=when_empty, next_report_at=clock.now
+    )
+    clock.move(seconds=1)
+    for _ in range(2):
+        tasks.send_reports()
+    assert OutboundMail.objects.count() == mails
+
+
+def test_a_report_goes_out_once_a_day(
+    rule: Rule, subscription: Subscription, report: Report, clock: Clock
+) -> None:
+    Subscription.objects.update(report="daily", next_report_at=clock.now + timedelta(hours=1))
+    report("critical")
+    clock.move(hours=1)
+    for _ in range(3):
+        tasks.send_reports()
+    assert OutboundMail.objects.filter(kind="report").count() == 1
+    clock.move(days=1)
+    tasks.send_reports()
+    assert OutboundMail.objects.filter(kind="report").count() == 2
