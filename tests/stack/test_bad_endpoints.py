@@ -80,13 +80,13 @@ def test_one_failure_alone_is_no_alarm(observed: dict[int, dict[str, str]]) -> N
 
 
 def test_a_failing_certificate_is_mailed_once(stack: Stack, peers: str, observed: object) -> None:
-    subject = f"[SOC] CRITICAL: Certificate of {peers}:4443: not valid ({stack.site})"
+    subject = f"[SOC] CRITICAL: {peers}:4443: "
 
     def mails() -> list[dict[str, str]]:
-        return [mail for mail in stack.mail() if mail["Subject"] == subject]
+        return [mail for mail in stack.mail() if mail["Subject"].startswith(subject)]
 
     wait_for("the mail", mails, seconds=100)
-    stack.run_task("soc.ssl_certs.tasks.warn_subscribers")
+    stack.run_task("soc.alerts.tasks.make_rounds")
     stack.run_task("soc.notify.tasks.send_due_mail")
     (mail,) = mails()
     assert "expired" in mail["text"]

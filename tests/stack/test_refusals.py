@@ -194,7 +194,7 @@ def test_a_task_that_came_too_late_is_not_a_dead_letter(stack: Stack) -> None:
         """
 from soc.ssl_certs import tasks
 for _ in range(5):
-    tasks.warn_subscribers.apply_async(expires=1)
+    tasks.scan_due.apply_async(expires=1)
 """,
     )
     wait_for(

@@ -51,13 +51,13 @@ answer = dict(Endpoint.objects.filter(notes__startswith="Part of").values_list("
         return [mail for mail in stack.mail() if "catcher:2525" in mail["Subject"]]
 
     wait_for("the warning", mails, seconds=100)
-    stack.run_task("soc.ssl_certs.tasks.warn_subscribers")
+    stack.run_task("soc.alerts.tasks.make_rounds")
     stack.run_task("soc.notify.tasks.send_due_mail")
     (mail,) = mails()
-    assert mail["Subject"].startswith("[SOC] WARNING: Certificate of catcher:2525")
+    assert mail["Subject"].startswith("[SOC] WARNING: catcher:2525: It expires in 19 days")
     assert mail["X-Envelope-To"] == "operations@health.internal"
     assert "It expires in 19 days" in mail["text"]
-    assert f"{stack.url}/admin/ssl_certs/endpoint/" in mail["text"]
+    assert f"{stack.url}/alerts/" in mail["text"]
 
 
 def test_a_stranger_sees_the_sign_in_page_and_the_health_page_only(stack: Stack) -> None:
@@ -144,10 +144,10 @@ def test_three_email_workers_send_each_mail_once(stack: Stack) -> None:
     wait_for("three consumers", lambda: stack.queues()["email"]["consumers"] == 3)
     stack.data("""
 from soc.notify import outbox, tasks
+from soc.core.severity import Severity
 from soc.notify.templates import Notice
-answer = sum(
-    outbox.enqueue(Notice(f"number {n}", "info", "text", {}), f"test:{n}") for n in range(120)
-)
+notices = [Notice(f"number {n}", Severity.INFO, "text", {}) for n in range(120)]
+answer = sum(outbox.enqueue(notice, f"test:{n}") for n, notice in enumerate(notices))
 """)
     stack.python(
         "worker-shared",

@@ -6,8 +6,7 @@ import contextlib
 import socket
 import ssl
 import threading
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager
+from collections.abc import Iterator
 from datetime import timedelta
 from pathlib import Path
 
@@ -17,8 +16,9 @@ from django.core.exceptions import ValidationError
 from django.utils import timezone
 
 import pki
+from soc.alerts.models import Alert
 from soc.notify.models import OutboundMail, Subscription
-from soc.ssl_certs import scan, tasks, warn
+from soc.ssl_certs import scan, tasks
 from soc.ssl_certs.models import Authority, Certificate, Endpoint, Observation
 
 pytestmark = pytest.mark.django_db
@@ -107,7 +107,8 @@ def test_an_observation_and_its_certificate_are_recorded(
     endpoint: Endpoint, peer: Peer, root: pki.Issued
 ) -> None:
     peer.present(leaf(root, 100))
-    observation = scan.scan(endpoint)
+    scan.scan(endpoint)
+    observation = Observation.objects.get()
     assert observation.outcome == "valid"
     assert observation.tls_version == "TLSv1.3"
     assert observation.address == "127.0.0.1"
@@ -207,45 +208,50 @@ def test_a_scan_of_a_deleted_endpoint_does_nothing() -> None:
     assert not Observation.objects.exists()
 
 
-def test_subscribers_are_told_once_and_again_when_it_gets_worse(
+def test_an_endpoint_in_trouble_has_an_alert_that_follows_it(
     endpoint: Endpoint, peer: Peer, root: pki.Issued
 ) -> None:
     Subscription.objects.create(name="ops", recipients="a@health.internal")
-    peer.present(leaf(root, 20))
-    scanned(endpoint)
-    assert warn.enqueue_warnings() == 1
-    assert warn.enqueue_warnings() == 0
+    for days, mails in ((20, 1), (20, 0), (3, 1), (300, 0)):
+        peer.present(leaf(root, days))
+        assert scan.scan(endpoint) == mails
+    alert = Alert.objects.get()
+    kinds = list(alert.events.values_list("kind", flat=True))
+    assert kinds == ["fired", "worse", "resolved"]
+    assert alert.link == f"/admin/ssl_certs/endpoint/{endpoint.pk}/change/"
+    assert alert.facts["Subject of the certificate"] == "CN=peer.internal"
+    warning = OutboundMail.objects.order_by("created_at")[0]
+    assert warning.subject.startswith(f"WARNING: {endpoint}: It expires in 19 days")
+
+
+def test_an_endpoint_that_is_not_reached_twice_has_an_alert(endpoint: Endpoint, peer: Peer) -> None:
+    peer.stop()
+    for state in ("pending", "firing"):
+        scanned(endpoint)
+        assert Alert.objects.get().state == state
+    assert str(Alert.objects.get().rule) == "ssl_certs/reachable"
+
+
+@pytest.mark.parametrize("what", ["disabled", "renamed", "deleted"])
+def test_what_is_no_longer_watched_has_no_alert(
+    endpoint: Endpoint, peer: Peer, root: pki.Issued, what: str
+) -> None:
     peer.present(leaf(root, 3))
     scanned(endpoint)
-    assert warn.enqueue_warnings() == 1
-    worst, first = OutboundMail.objects.order_by("-created_at")
-    assert first.subject.startswith("WARNING: Certificate of 127.0.0.1")
-    assert worst.subject.startswith("CRITICAL: Certificate of 127.0.0.1")
-    assert f"/admin/ssl_certs/endpoint/{endpoint.pk}/change/" in worst.text
+    assert Alert.objects.get().state == "firing"
+    if what == "deleted":
+        endpoint.delete()
+    else:
+        endpoint.enabled = what != "disabled"
+        endpoint.port += what == "renamed"
+        endpoint.save()
+    assert Alert.objects.get().state == "resolved"
 
 
-def test_nobody_is_told_about_what_is_well_or_disabled(endpoint: Endpoint) -> None:
-    Subscription.objects.create(name="ops", recipients="a@health.internal")
-    Endpoint.objects.update(status=Endpoint.Status.OK)
-    assert warn.enqueue_warnings() == 0
-    Endpoint.objects.update(status=Endpoint.Status.INVALID, enabled=False)
-    assert warn.enqueue_warnings() == 0
-
-
-def test_those_who_were_told_cost_few_queries(
-    django_assert_max_num_queries: Callable[[int], AbstractContextManager[object]],
-) -> None:
-    for number in range(3):
-        Subscription.objects.create(name=f"{number}", recipients="a@health.internal")
-    Endpoint.objects.bulk_create(
-        Endpoint(host=f"host{number}.internal", status=Endpoint.Status.CRITICAL)
-        for number in range(200)
-    )
-    assert warn.enqueue_warnings() == 600
-    with django_assert_max_num_queries(4):
-        assert warn.enqueue_warnings() == 0
-    Subscription.objects.create(name="late", recipients="b@health.internal")
-    assert warn.enqueue_warnings() == 200
+def test_an_edit_leaves_an_alert_alone(endpoint: Endpoint, peer: Peer, root: pki.Issued) -> None:
+    peer.present(leaf(root, 3))
+    scanned(endpoint).save()
+    assert Alert.objects.get().state == "firing"
 
 
 def test_an_authority_needs_certificates() -> None:

@@ -9,6 +9,16 @@ class SslCertsConfig(AppConfig):
     name = "soc.ssl_certs"
     verbose_name = "Certificates"
 
+    def ready(self) -> None:
+        """Close the alerts of endpoints that are no longer watched."""
+        from django.db.models.signals import post_delete, pre_save
+
+        from soc.ssl_certs import conditions
+        from soc.ssl_certs.models import Endpoint
+
+        pre_save.connect(conditions.before_save, sender=Endpoint)
+        post_delete.connect(conditions.after_delete, sender=Endpoint)
+
     def set_up(self) -> None:
         """Register the stack's own endpoints."""
         from soc.ssl_certs import own

@@ -9,7 +9,7 @@ from cryptography.hazmat.primitives.serialization import Encoding
 from django.db import transaction
 from django.utils import timezone
 
-from soc.ssl_certs import chain, probe
+from soc.ssl_certs import chain, conditions, probe
 from soc.ssl_certs.models import Certificate, Endpoint, Observation
 
 MOST_AT_ONCE = 500
@@ -37,8 +37,8 @@ def claim_due() -> Iterator[int]:
             yield pk
 
 
-def scan(endpoint: Endpoint) -> Observation:
-    """Scan an endpoint, and record the observation and the endpoint's new status."""
+def scan(endpoint: Endpoint) -> int:
+    """Scan an endpoint, record and report what was found; return how many mails that makes."""
     try:
         presented = probe.collect(endpoint.target)
     except probe.ProbeError as error:
@@ -47,8 +47,9 @@ def scan(endpoint: Endpoint) -> Observation:
     verdict = _verify(endpoint, presented, now)
     with transaction.atomic():
         certificate = _keep(presented.chain[0])
-        observation = Observation.objects.create(
+        Observation.objects.create(
             endpoint=endpoint,
+            at=now,
             outcome=verdict.result,
             detail=" ".join(filter(None, (verdict.reason, _doubt(presented)))),
             certificate=certificate,
@@ -60,22 +61,26 @@ def scan(endpoint: Endpoint) -> Observation:
         )
         status, reason = _judge(endpoint, certificate, verdict, now)
         _settle(endpoint, status, reason, failures=0, certificate=certificate)
-    return observation
+        return conditions.report_certificate(endpoint, status, reason, certificate, now)
 
 
-def record_failure(endpoint: Endpoint, outcome: str, detail: str) -> Observation:
-    """Record a scan that saw no certificate; one such scan alone changes no status."""
+def record_failure(endpoint: Endpoint, outcome: str, detail: str) -> int:
+    """Record and report a scan that saw no certificate; one alone changes no status.
+
+    Returns how many mails that makes.
+    """
+    now = timezone.now()
     failures = endpoint.failures + 1
     with transaction.atomic():
-        observation = Observation.objects.create(endpoint=endpoint, outcome=outcome, detail=detail)
+        Observation.objects.create(endpoint=endpoint, at=now, outcome=outcome, detail=detail)
         if failures < FAILURES_BEFORE_UNREACHABLE:
-            retry_at = timezone.now() + min(RETRY, endpoint.interval)
+            retry_at = now + min(RETRY, endpoint.interval)
             Endpoint.objects.filter(pk=endpoint.pk).update(
-                failures=failures, scanned_at=timezone.now(), next_scan_at=retry_at
+                failures=failures, scanned_at=now, next_scan_at=retry_at
             )
         else:
             _settle(endpoint, Endpoint.Status.UNREACHABLE, detail, failures=failures)
-    return observation
+        return conditions.report_unreachable(endpoint, outcome, detail, now)
 
 
 def _doubt(presented: probe.Presented) -> str:

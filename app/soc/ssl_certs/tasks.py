@@ -3,8 +3,8 @@
 from celery.exceptions import SoftTimeLimitExceeded
 
 from soc.celery import app
-from soc.notify.tasks import WAKE_UP_EXPIRES, send_due_mail
-from soc.ssl_certs import scan, warn
+from soc.notify.tasks import wake
+from soc.ssl_certs import scan
 from soc.ssl_certs.models import Endpoint, Observation
 
 
@@ -24,14 +24,9 @@ def scan_endpoint(key: int) -> None:
     if endpoint is None:
         return
     try:
-        scan.scan(endpoint)
+        mails = scan.scan(endpoint)
     except SoftTimeLimitExceeded:
         # Only the resolver has no deadline of its own (resolv.conf(5) sets its patience).
-        scan.record_failure(endpoint, Observation.TIMEOUT, "The scan did not end in 30 s.")
-
-
-@app.task
-def warn_subscribers() -> None:
-    """Queue mail about endpoints in trouble and wake the email worker."""
-    if warn.enqueue_warnings():
-        send_due_mail.apply_async(expires=WAKE_UP_EXPIRES)
+        mails = scan.record_failure(endpoint, Observation.TIMEOUT, "The scan did not end in 30 s.")
+    if mails:
+        wake()
