@@ -49,6 +49,20 @@ def pytest_unconfigure() -> None:
     shutil.rmtree(_SITE_ROOT)
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Keep tests together that share a site, so that several processes can share the tests."""
+    for item in items:
+        if group := _group(item.path):
+            item.add_marker(pytest.mark.xdist_group(group))
+
+
+def _group(path: Path) -> str:
+    folder = path.relative_to(REPOSITORY / "tests").parts[0]
+    if path.name in ("test_base_images.py", "test_first_look.py"):
+        return "images"
+    return {"stack": "stack", "browser": "stack", "embedded": "embedded"}.get(folder, "")
+
+
 @pytest.fixture(scope="session")
 def tree(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
     """A copy of this tree with a created site that nobody has started."""
@@ -67,4 +81,9 @@ def tree(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
 def stack(tree: Stack) -> Stack:
     """The site in containers that all tests share, started with `make up`."""
     tree.make("up")
+    # Tests look for mails one by one: no storm of theirs is to become a digest.
+    tree.data("""
+from soc.notify.models import Subscription
+answer = Subscription.objects.update(storm_limit=10_000)
+""")
     return tree

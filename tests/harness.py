@@ -188,7 +188,8 @@ class Stack(Site):
         return run(stack, "compose", self.site, *arguments, cwd=self.folder, **options)
 
     def create(self, **values: str) -> None:
-        super().create(SOC_SMTP_HOST="catcher", SOC_SMTP_PORT="2525", **values)
+        relay = {"SOC_SMTP_HOST": "catcher", "SOC_SMTP_PORT": "2525"}
+        super().create(SOC_MAIL_PER_MINUTE="6000", **relay | values)
 
     def remove(self) -> None:
         """Take the site down with its volumes, whatever is left of it."""
