@@ -11,7 +11,8 @@ from django.contrib.auth.admin import GroupAdmin as DjangoGroupAdmin
 from django.contrib.auth.admin import UserAdmin as DjangoUserAdmin
 from django.contrib.auth.models import Group, User
 from django.db import models
-from django.http import HttpRequest
+from django.http import HttpRequest, HttpResponse
+from django.template.response import TemplateResponse
 from django.utils import timezone
 from django.utils.html import escape, format_html
 from django.utils.safestring import SafeString
@@ -30,8 +31,9 @@ from unfold.forms import AdminPasswordChangeForm, UserChangeForm, UserCreationFo
 from unfold.widgets import UnfoldAdminSelectWidget, UnfoldAdminTextareaWidget
 
 from soc.celery import app
+from soc.core import tokens
 from soc.core.checks import problems_of
-from soc.core.models import Heartbeat, QueueSample, TaskFailure
+from soc.core.models import ApiToken, Heartbeat, QueueSample, TaskFailure
 from soc.core.schedules import REQUEST_PREFIX, next_run, request_run
 from soc.queues import QUEUES
 
@@ -369,3 +371,57 @@ class UserAdmin(DjangoUserAdmin, ModelAdmin):
 @admin.register(Group)
 class GroupAdmin(DjangoGroupAdmin, ModelAdmin):
     """Sets of permissions."""
+
+
+@admin.register(ApiToken)
+class ApiTokenAdmin(ModelAdmin):
+    """What programs use the API with; the secret is shown once, when it is made."""
+
+    list_display = ("name", "user", "state_label", "expires_at", "last_used_at")
+    list_filter = ("enabled", "user")
+    list_select_related = ("user",)
+    search_fields = ("name", "user__username")
+    fields = ("name", "user", "enabled", "expires_at", "created_at", "last_used_at")
+    readonly_fields = ("created_at", "last_used_at")
+
+    @display(
+        description="State",
+        label={"works": "success", "expired": "warning", "disabled": "danger"},
+    )
+    def state_label(self, token: ApiToken) -> str:
+        """Return whether the token opens anything."""
+        return token.state
+
+    def get_readonly_fields(
+        self, request: HttpRequest, obj: ApiToken | None = None
+    ) -> tuple[str, ...]:
+        """A token stays with its user: whoever holds the secret must not come by more rights."""
+        return self.readonly_fields if obj is None else ("user", *self.readonly_fields)
+
+    def formfield_for_foreignkey(
+        self, field: models.ForeignKey, request: HttpRequest, **options: Any
+    ) -> forms.ModelChoiceField:
+        """Only who may do everything may make a token that acts for somebody else."""
+        if field.name == "user" and not request.user.is_superuser:
+            options["queryset"] = User.objects.filter(pk=request.user.pk)
+        return super().formfield_for_foreignkey(field, request, **options)
+
+    def save_model(self, request: HttpRequest, obj: ApiToken, form: Any, change: bool) -> None:
+        """Give a new token its secret."""
+        if not change:
+            obj.secret = tokens.new_secret()
+            obj.digest = tokens.digest(obj.secret)
+        super().save_model(request, obj, form, change)
+
+    def response_add(
+        self, request: HttpRequest, obj: ApiToken, post_url_continue: str | None = None
+    ) -> HttpResponse:
+        """Show the secret on the page itself: a message would keep it in a cookie."""
+        context = {
+            **self.admin_site.each_context(request),
+            "title": f"The token {obj} is made",
+            "opts": self.opts,
+            "token": obj,
+        }
+        headers = {"Cache-Control": "no-store"}
+        return TemplateResponse(request, "core/api_token.html", context, headers=headers)

@@ -1,4 +1,4 @@
-"""What the stack knows about itself: heartbeats, queue samples and failed tasks."""
+"""What the stack knows about itself, and the tokens that programs use it with."""
 
 from dataclasses import dataclass
 from datetime import timedelta
@@ -85,3 +85,34 @@ class TaskFailure(models.Model):
 
     def __str__(self) -> str:
         return f"{self.task} {self.kind}"
+
+
+class ApiToken(models.Model):
+    """What a program shows instead of a password; it may do what its user may do."""
+
+    name = models.CharField(
+        max_length=100, unique=True, help_text="Where it is used, such as the host or the script."
+    )
+    user = models.ForeignKey("auth.User", on_delete=models.CASCADE)
+    digest = models.CharField(
+        max_length=64, unique=True, editable=False, help_text="The SHA-256 of the secret."
+    )
+    enabled = models.BooleanField(default=True)
+    created_at = models.DateTimeField(default=timezone.now, editable=False)
+    expires_at = models.DateTimeField(null=True, blank=True, help_text="Empty: never.")
+    last_used_at = models.DateTimeField(null=True, editable=False)
+
+    class Meta:
+        ordering = ("name",)
+        verbose_name = "API token"
+
+    def __str__(self) -> str:
+        return self.name
+
+    @property
+    def state(self) -> str:
+        """Either ``works``, ``disabled``, as all tokens of a disabled user are, or ``expired``."""
+        if not (self.enabled and self.user.is_active):
+            return "disabled"
+        over = self.expires_at is not None and self.expires_at <= timezone.now()
+        return "expired" if over else "works"

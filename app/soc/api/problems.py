@@ -1,0 +1,137 @@
+"""What the API answers when it cannot do what is asked: problem details (RFC 9457)."""
+
+import json
+import logging
+from collections.abc import Iterable, Mapping, Sequence
+from http import HTTPStatus
+
+from django.conf import settings
+from django.core.exceptions import RequestDataTooBig
+from django.db import OperationalError
+from django.http import HttpRequest, HttpResponse
+from ninja import NinjaAPI
+from ninja.errors import AuthenticationError, HttpError, ValidationError
+
+from soc.api.schemas import MANY, ONE
+from soc.core.models import ApiToken
+
+CONTENT_TYPE = "application/problem+json"
+MOST_ERRORS = 20
+"""Errors of one request that are told; whoever sent 500 wrong conditions needs to see a few."""
+
+RETRY_AFTER = 5
+"""Seconds after which a program may ask again."""
+
+Error = Mapping[str, str]
+
+logger = logging.getLogger(__name__)
+
+
+class Problem(Exception):
+    """Ends a request with a status and a sentence that says what to do next."""
+
+    def __init__(self, status: int, detail: str, errors: Sequence[Error] = ()) -> None:
+        super().__init__(detail)
+        self.status = status
+        self.detail = detail
+        self.errors = errors
+
+
+def answer(problem: Problem, headers: Mapping[str, str] | None = None) -> HttpResponse:
+    """Return the response that tells of a problem."""
+    body: dict[str, object] = {
+        "type": "about:blank",
+        "title": HTTPStatus(problem.status).phrase,
+        "status": problem.status,
+        "detail": problem.detail,
+    }
+    if problem.errors:
+        body["errors"] = list(problem.errors)
+    return HttpResponse(
+        json.dumps(body), status=problem.status, content_type=CONTENT_TYPE, headers=headers
+    )
+
+
+def unauthorized() -> HttpResponse:
+    """Return the answer to a stranger (RFC 6750, 3)."""
+    detail = (
+        "This needs an API token that works: send the header 'Authorization: Bearer', a blank and "
+        "the token's secret. An administrator makes tokens in the admin."
+    )
+    return answer(Problem(401, detail), {"WWW-Authenticate": 'Bearer realm="soc"'})
+
+
+def forbidden(token: ApiToken, permission: str) -> Problem:
+    """Return the problem of a token whose user lacks a permission."""
+    return Problem(
+        403,
+        f"The token {token} acts for {token.user}, who lacks the permission {permission}: an "
+        f"administrator can give it in the admin, under Users or Groups.",
+    )
+
+
+def unavailable() -> HttpResponse:
+    """Return the answer while the database does not do its part."""
+    # Of a list of conditions, the first may have been taken: each is carried through by itself.
+    detail = (
+        f"The database is busy or away. Send the same again in {RETRY_AFTER} s: what was done "
+        "already is not done twice."
+    )
+    return answer(Problem(503, detail), {"Retry-After": str(RETRY_AFTER)})
+
+
+def install(api: NinjaAPI) -> None:
+    """Let an API answer with problem details whatever happens."""
+    api.add_exception_handler(Problem, lambda _, problem: answer(problem))
+    api.add_exception_handler(AuthenticationError, lambda *_: unauthorized())
+    api.add_exception_handler(HttpError, _unreadable)
+    api.add_exception_handler(RequestDataTooBig, _too_big)
+    api.add_exception_handler(ValidationError, _invalid)
+    api.add_exception_handler(OperationalError, _database)
+    api.add_exception_handler(Exception, _unexpected)
+
+
+def _unreadable(_: HttpRequest, error: HttpError) -> HttpResponse:
+    """Answer to a body that is no JSON, which is all that the framework tells by itself."""
+    why = f": {error.__cause__}" if error.__cause__ else ""
+    return answer(Problem(error.status_code, f"The body is no JSON (RFC 8259){why}. Correct it."))
+
+
+def _too_big(request: HttpRequest, _: RequestDataTooBig) -> HttpResponse:
+    most = settings.DATA_UPLOAD_MAX_MEMORY_SIZE
+    detail = f"The body is larger than {most:,} bytes: send fewer conditions or smaller facts."
+    return answer(Problem(413, detail))
+
+
+def _invalid(_: HttpRequest, error: ValidationError) -> HttpResponse:
+    errors = [_located(one["loc"], one["msg"]) for one in error.errors[:MOST_ERRORS]]
+    rest = len(error.errors) - len(errors)
+    more = f" There are {rest} more." if rest else ""
+    detail = f"Nothing was done: correct what 'errors' names and send it again.{more}"
+    return answer(Problem(422, detail, errors))
+
+
+def _located(location: Sequence[str | int], message: str) -> dict[str, str]:
+    source, argument, *path = location
+    if source != "body":
+        return {"detail": message, "parameter": str(argument)}
+    if message == "Field required" and not path:
+        message = "A body is required, with its length told (Content-Length)."
+    within = path[1:] if path[:1] in ([ONE], [MANY]) else path
+    return {"detail": message, "pointer": _pointer(within)}
+
+
+def _pointer(path: Iterable[str | int]) -> str:
+    """Return the place of an error in the body, as a JSON pointer in a fragment (RFC 6901, 6)."""
+    escaped = (str(part).replace("~", "~0").replace("/", "~1") for part in path)
+    return "#" + "".join(f"/{part}" for part in escaped)
+
+
+def _database(_: HttpRequest, error: OperationalError) -> HttpResponse:
+    logger.warning("The API could not use the database: %s", error)
+    return unavailable()
+
+
+def _unexpected(request: HttpRequest, _: Exception) -> HttpResponse:
+    logger.exception("%s %s failed", request.method, request.path)
+    return answer(Problem(500, "This is a fault of the server; its log tells more. Report it."))

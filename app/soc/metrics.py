@@ -1,0 +1,137 @@
+"""What the stack knows about itself, for Prometheus: a fixed number of queries, no broker.
+
+Format: Prometheus documentation, "Exposition formats"; names: its "Metric and label naming".
+"""
+
+from collections.abc import Iterable, Iterator
+from datetime import datetime, timedelta
+
+from django.db.models import Count, Min
+from django.http import HttpRequest, HttpResponse
+from django.utils import timezone
+from django.views.decorators.cache import never_cache
+from django.views.decorators.http import require_safe
+from prometheus_client import CollectorRegistry
+from prometheus_client.core import GaugeMetricFamily as Gauge
+from prometheus_client.exposition import choose_encoder
+
+from soc.alerts.models import OPEN, Alert, Rule
+from soc.api.auth import VIEW, token_required
+from soc.beat import status
+from soc.beat.models import Instance
+from soc.core.models import ALIVE_FOR, Heartbeat, QueueSample, TaskFailure
+from soc.core.severity import Severity
+from soc.notify.models import OutboundMail, Relay
+from soc.queues import QUEUES
+
+SAMPLES_COUNT_FOR = timedelta(minutes=5)
+"""An older sample of a queue says nothing about now."""
+
+MAILS_COUNT_FOR = timedelta(days=1)
+FAILURES_COUNT_FOR = timedelta(hours=1)
+
+
+class _Collector:
+    """Reads everything at the moment it is asked for."""
+
+    def collect(self) -> Iterator[Gauge]:
+        """Yield every metric."""
+        now = timezone.now()
+        yield _alerts()
+        yield from _queues(now)
+        yield _workers(now)
+        yield from _beats(now)
+        yield from _mails(now)
+        yield _relay()
+        yield _failures(now)
+
+
+def _alerts() -> Gauge:
+    gauge = Gauge("soc_alerts_open", "Open alerts.", labels=("application", "severity", "state"))
+    kinds = (
+        Alert.objects.filter(OPEN).order_by().values_list("rule__application", "severity", "state")
+    )
+    counts = {tuple(kind): n for *kind, n in kinds.annotate(n=Count("pk"))}
+    applications = Rule.objects.order_by("application").values_list("application", flat=True)
+    # A series that comes and goes cannot be alerted on: what there is none of is told as well.
+    for application in applications.distinct():
+        for severity in Severity:
+            for state in Alert.State:
+                if severity != Severity.OK and state != Alert.State.RESOLVED:
+                    count = counts.get((application, severity.value, state.value), 0)
+                    gauge.add_metric((application, str(severity.label), state.value), count)
+    return gauge
+
+
+def _queues(now: datetime) -> Iterator[Gauge]:
+    lately = QueueSample.objects.filter(at__gt=now - SAMPLES_COUNT_FOR).order_by("at")
+    last = {sample.queue: sample for sample in lately}
+    for name, text in (
+        ("depth", "Messages that wait or are in a worker's hands, when last sampled."),
+        ("consumers", "Workers that consume the queue, when last sampled."),
+        ("dead", "Messages in the queue's dead-letter queue, when last sampled."),
+    ):
+        values = ((queue, getattr(sample, name)) for queue, sample in last.items())
+        yield _gauge(f"soc_queue_{name}", text, "queue", values)
+    ages = ((queue, (now - sample.at).total_seconds()) for queue, sample in last.items())
+    yield _gauge("soc_queue_sample_age_seconds", "Age of the queue's last sample.", "queue", ages)
+
+
+def _workers(now: datetime) -> Gauge:
+    alive = Heartbeat.objects.filter(seen_at__gt=now - ALIVE_FOR).order_by()
+    counts = dict(alive.values_list("service").annotate(n=Count("pk")))
+    services = (*(queue.service for queue in QUEUES), "beat")
+    values = ((service, counts.get(service, 0)) for service in services)
+    return _gauge("soc_workers_alive", "Processes with a recent sign of life.", "service", values)
+
+
+def _beats(now: datetime) -> Iterator[Gauge]:
+    beats = list(Instance.objects.filter(ticked_at__gt=now - status.ALIVE_FOR))
+    values = ((beat.name, beat.leader) for beat in beats)
+    yield _gauge("soc_beat_leader", "Whether the beat is the active one.", "instance", values)
+    lags = ((beat.name, beat.lag) for beat in beats if beat.leader)
+    text = "Age of the oldest run that is due, or 0, as the active beat tells."
+    yield _gauge("soc_beat_lag_seconds", text, "instance", lags)
+
+
+def _mails(now: datetime) -> Iterator[Gauge]:
+    lately = OutboundMail.objects.filter(created_at__gt=now - MAILS_COUNT_FOR).order_by()
+    counts = dict(lately.values_list("state").annotate(n=Count("pk")))
+    values = ((state.value, counts.get(state.value, 0)) for state in OutboundMail.State)
+    yield _gauge("soc_mails", "Mails of the last 24 h.", "state", values)
+    # What quiet hours or a digest hold is meant to wait.
+    waiting = OutboundMail.objects.filter(next_try_at__isnull=False, gathered=False)
+    oldest = waiting.aggregate(oldest=Min("created_at"), n=Count("pk"))
+    yield Gauge("soc_mails_waiting", "Mails that ought to be out.", value=oldest["n"])
+    age = (now - oldest["oldest"]).total_seconds() if oldest["oldest"] else 0
+    yield Gauge("soc_mail_oldest_waiting_seconds", "Age of the oldest of them, or 0.", value=age)
+
+
+def _relay() -> Gauge:
+    down = Relay.objects.filter(down_since__isnull=False).exists()
+    return Gauge("soc_mail_relay_up", "Whether the mail relay answers.", value=not down)
+
+
+def _failures(now: datetime) -> Gauge:
+    lately = TaskFailure.objects.filter(at__gt=now - FAILURES_COUNT_FOR).order_by()
+    counts = dict(lately.values_list("kind").annotate(n=Count("pk")))
+    values = ((kind.value, counts.get(kind.value, 0)) for kind in TaskFailure.Kind)
+    return _gauge("soc_task_failures", "Tasks that failed within the last hour.", "kind", values)
+
+
+def _gauge(name: str, text: str, label: str, values: Iterable[tuple[str, float]]) -> Gauge:
+    gauge = Gauge(name, text, labels=(label,))
+    for key, value in values:
+        gauge.add_metric((key,), value)
+    return gauge
+
+
+@never_cache
+@token_required(VIEW)
+@require_safe
+def metrics(request: HttpRequest) -> HttpResponse:
+    """Answer with every metric, in the format that the asker prefers."""
+    registry = CollectorRegistry()
+    registry.register(_Collector())
+    encode, content_type = choose_encoder(request.headers.get("Accept", ""))
+    return HttpResponse(encode(registry), content_type=content_type)

@@ -1,0 +1,190 @@
+"""What Prometheus reads, and whether the process is ready."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import timedelta
+
+import pytest
+from django.db import OperationalError, connection
+from django.db.migrations.recorder import MigrationRecorder
+from django.test import Client
+from django.utils import timezone
+from programs import Program, make_program, problem_of
+from prometheus_client.parser import text_string_to_metric_families
+
+from soc.alerts.models import Alert, Rule
+from soc.beat.models import Instance
+from soc.core.models import Heartbeat, QueueSample, TaskFailure
+from soc.core.severity import Severity
+from soc.notify.models import OutboundMail, Relay
+
+pytestmark = pytest.mark.django_db
+
+Values = dict[tuple[str, ...], float]
+
+
+def ago(**span: float) -> object:
+    return timezone.now() - timedelta(**span)
+
+
+def read(program: Program) -> Values:
+    """Return every value by its name and its labels' values."""
+    answer = program.get("/metrics")
+    assert answer.status_code == 200, answer.content
+    assert answer["Content-Type"].startswith("text/plain; version=")
+    families = text_string_to_metric_families(answer.content.decode())
+    samples = [sample for family in families for sample in family.samples]
+    values = {(sample.name, *sample.labels.values()): sample.value for sample in samples}
+    assert len(values) == len(samples)
+    return values
+
+
+def make_mail(key: str, state: str = "queued", **values: object) -> None:
+    at = values.pop("created_at", timezone.now())
+    next_try_at = timezone.now() if state == "queued" else None
+    OutboundMail.objects.create(
+        dedupe_key=key, recipients=["a@b.test"], subject="s", text="t", html="h", state=state,
+        created_at=at, next_try_at=next_try_at, **values,
+    )  # fmt: skip
+
+
+def test_a_stranger_reads_no_metrics(stranger: Program) -> None:
+    problem_of(stranger.get("/metrics"), 401)
+    problem_of(make_program("report_condition").get("/metrics"), 403)
+
+
+def test_open_alerts_are_counted_and_zeros_are_told(
+    program: Program, make_alert: Callable[..., Alert]
+) -> None:
+    make_alert("a")
+    make_alert("b")
+    make_alert("c", severity=Severity.WARNING, state="acknowledged")
+    make_alert("d", state="resolved", resolved_at=timezone.now())
+    Rule.objects.create(application="quiet", name="r")
+    values = read(program)
+    assert values["soc_alerts_open", "tests", "critical", "firing"] == 2
+    assert values["soc_alerts_open", "tests", "warning", "acknowledged"] == 1
+    assert values["soc_alerts_open", "quiet", "critical", "firing"] == 0
+    assert sum(value for name, value in values.items() if name[0] == "soc_alerts_open") == 3
+
+
+def test_the_last_sample_of_each_queue_is_told(program: Program) -> None:
+    for minutes, depth in ((1, 5), (2, 9), (10, 99)):
+        at = ago(minutes=minutes)
+        QueueSample.objects.create(queue="email", at=at, depth=depth, consumers=3, dead=1)
+    QueueSample.objects.create(queue="shared", at=ago(hours=1), depth=7, consumers=1, dead=0)
+    values = read(program)
+    assert values["soc_queue_depth", "email"] == 5
+    assert values["soc_queue_consumers", "email"] == 3
+    assert values["soc_queue_dead", "email"] == 1
+    assert 60 <= values["soc_queue_sample_age_seconds", "email"] < 120
+    assert ("soc_queue_depth", "shared") not in values
+
+
+def test_workers_and_beats_that_are_alive_are_told(program: Program) -> None:
+    for instance, seconds in (("a", 1), ("b", 2), ("gone", 100)):
+        Heartbeat.objects.create(
+            service="worker-email", instance=instance, seen_at=ago(seconds=seconds)
+        )
+    for name, leader, seconds in (("one", True, 1), ("two", False, 1), ("old", True, 600)):
+        Instance.objects.create(
+            name=name, leader=leader, started_at=ago(days=1), ticked_at=ago(seconds=seconds),
+            lag=0.25, schedules=5, published=1, lost=0,
+        )  # fmt: skip
+    values = read(program)
+    assert values["soc_workers_alive", "worker-email"] == 2
+    assert values["soc_workers_alive", "worker-shared"] == 0
+    leaders = {name: value for name, value in values.items() if name[0] == "soc_beat_leader"}
+    assert leaders == {("soc_beat_leader", "one"): 1, ("soc_beat_leader", "two"): 0}
+    assert values["soc_beat_lag_seconds", "one"] == 0.25
+    assert ("soc_beat_lag_seconds", "two") not in values
+
+
+def test_mail_and_its_relay_are_told(program: Program) -> None:
+    assert read(program)["soc_mail_relay_up",] == 1
+    make_mail("a", created_at=ago(minutes=10))
+    make_mail("b")
+    make_mail("held", gathered=True, created_at=ago(hours=8))
+    make_mail("c", "sent")
+    make_mail("d", "sent", created_at=ago(days=2))
+    Relay.objects.update_or_create(pk=1, defaults={"down_since": timezone.now()})
+    values = read(program)
+    assert values["soc_mails", "queued"] == 3
+    assert values["soc_mails", "sent"] == 1
+    assert values["soc_mails", "expired"] == 0
+    assert values["soc_mails_waiting",] == 2
+    assert 600 <= values["soc_mail_oldest_waiting_seconds",] < 660
+    assert values["soc_mail_relay_up",] == 0
+
+
+def test_tasks_that_failed_lately_are_told(program: Program) -> None:
+    for minutes in (1, 2, 90):
+        TaskFailure.objects.create(task="t", kind="timeout", at=ago(minutes=minutes))
+    values = read(program)
+    assert values["soc_task_failures", "timeout"] == 2
+    assert values["soc_task_failures", "error"] == 0
+
+
+def test_metrics_cost_the_same_queries_however_much_there_is(
+    program: Program, make_alert: Callable[..., Alert], django_assert_num_queries: Callable
+) -> None:
+    program.get("/metrics")
+    for count in (0, 20):
+        for n in range(count):
+            make_alert(f"bot-{n}")
+            make_mail(str(n))
+            Rule.objects.create(application=f"a{n}", name="r")
+            QueueSample.objects.create(queue=f"q{n}", depth=1, consumers=1, dead=0)
+        # The token and its user's rights (3); alerts and applications, samples, workers, beats,
+        # mails by state and the waiting ones, the relay, failures.
+        with django_assert_num_queries(12):
+            program.get("/metrics")
+
+
+def test_openmetrics_is_spoken_to_who_asks_for_it(program: Program) -> None:
+    headers = {"Authorization": f"Bearer {program.secret}"}
+    accept = "application/openmetrics-text; version=1.0.0"
+    answer = Client(headers=headers).get("/metrics", secure=True, headers={"Accept": accept})
+    assert answer["Content-Type"].startswith("application/openmetrics-text")
+    assert answer.content.endswith(b"# EOF\n")
+
+
+# --- Readiness ----------------------------------------------------------------------------------
+
+
+def test_a_process_with_its_database_is_ready(stranger: Program) -> None:
+    answer = stranger.get("/readyz")
+    assert (answer.status_code, answer.content) == (200, b"ready\n")
+
+
+def test_a_database_that_is_behind_is_told_but_not_by_how_much(stranger: Program) -> None:
+    MigrationRecorder(connection).record_unapplied("alerts", "0001_initial")
+    answer = stranger.get("/readyz")
+    assert answer.status_code == 503
+    assert answer.content == b"not ready: the database is not up to date\n"
+
+
+def test_a_database_that_is_down_is_told_without_its_name(
+    stranger: Program, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(_: object) -> None:
+        raise OperationalError("(2005, \"Unknown server host 'mariadb'\")")
+
+    monkeypatch.setattr(MigrationRecorder, "applied_migrations", fail)
+    answer = stranger.get("/readyz")
+    assert answer.status_code == 503
+    assert answer.content == b"not ready: the database does not answer\n"
+
+
+def test_without_a_database_the_api_says_so(
+    stranger: Program, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(_: object) -> None:
+        raise OperationalError("gone")
+
+    monkeypatch.setattr("soc.core.tokens.of_secret", fail)
+    for path in ("/metrics", "/api/v1/alerts"):
+        answer = Program("soc_x").get(path)
+        assert "Send the same again in 5 s" in problem_of(answer, 503)
+        assert answer["Retry-After"] == "5"
