@@ -9,6 +9,15 @@ from django.urls import reverse
 
 _GROUPS = (
     (
+        "Alerts",
+        (
+            ("Alerts", "notifications_active", "alerts.alert"),
+            ("Silences", "notifications_off", "alerts.silence"),
+            ("Rules", "rule", "alerts.rule"),
+            ("Subjects", "lists", "alerts.subject"),
+        ),
+    ),
+    (
         "Watch",
         (
             ("Endpoints", "router", "ssl_certs.endpoint"),
@@ -38,7 +47,11 @@ _GROUPS = (
     ),
     (
         "Access",
-        (("Users", "person", "auth.user"), ("Groups", "group", "auth.group")),
+        (
+            ("Users", "person", "auth.user"),
+            ("Groups", "group", "auth.group"),
+            ("API tokens", "key", "core.apitoken"),
+        ),
     ),
 )
 

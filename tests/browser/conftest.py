@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from playwright.sync_api import Browser, BrowserContext, Page, sync_playwright
+from playwright.sync_api import Browser, BrowserContext, Page, expect, sync_playwright
 
 from harness import Stack, missing
 
@@ -20,6 +20,9 @@ ARGUMENTS = [
     "--disable-sync",
 ]
 Shoot = Callable[[Page, str], None]
+
+# A machine that does much else at the same time is slow, not wrong.
+expect.set_options(timeout=15_000)
 
 
 @pytest.fixture
@@ -77,9 +80,9 @@ def signed_in(page: Page, password: str) -> Page:
     return page
 
 
-def sign_in(page: Page, password: str) -> None:
+def sign_in(page: Page, password: str, user: str = "admin") -> None:
     page.goto("/")
-    page.get_by_label("User name").fill("admin")
+    page.get_by_label("User name").fill(user)
     page.get_by_label("Password").fill(password)
     page.get_by_role("button", name="Sign in").click()
 

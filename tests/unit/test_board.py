@@ -12,11 +12,14 @@ from django.test import Client
 from django.utils import timezone
 from django_celery_beat.models import IntervalSchedule, PeriodicTask
 
+from soc.alerts.models import Alert, AlertEvent, Rule, Subject
+from soc.beat.models import Instance, LagSample
 from soc.board import data as board_data
 from soc.board import headline as board_headline
 from soc.core.models import Heartbeat, QueueSample, TaskFailure
 from soc.core.schedules import next_run, request_run
-from soc.notify.models import OutboundMail
+from soc.core.severity import Severity
+from soc.notify.models import OutboundMail, Relay
 from soc.queues import QUEUES
 from soc.ssl_certs.models import Certificate, Endpoint
 
@@ -50,6 +53,18 @@ def mail(key: str, state: str, **values: object) -> OutboundMail:
     return OutboundMail.objects.create(
         dedupe_key=key, recipients=["a@b.test"], subject=key, state=state, **values
     )
+
+
+def alert(
+    name: str, state: str = "firing", severity: str = "critical", hours: float = 1, **values: Any
+) -> Alert:
+    rule, _ = Rule.objects.get_or_create(application="watch", name="thing")
+    subject = Subject.objects.create(rule=rule, name=name, fingerprint=name)
+    at = timezone.now() - timedelta(hours=hours)
+    return Alert.objects.create(
+        rule=rule, subject=subject, open_key=name, state=state, severity=Severity[severity.upper()],
+        opened_at=at, last_seen_at=at, **values,
+    )  # fmt: skip
 
 
 def sentences(now: datetime) -> list[str]:
@@ -149,12 +164,13 @@ def test_endpoints_are_sorted_by_trouble_and_then_by_days_left(now: datetime) ->
     assert (bad.days, bad.bar, bad.reason) == (-4, 0, "It has expired.")
     assert (gone.days, gone.bar) == (None, 0)
     assert (near.days, near.bar) == (2, 2)
-    assert sentences(now) == [
-        "1 certificate is not valid.",
-        "1 endpoint is not reached.",
-        "1 certificate expires very soon.",
-        "2 certificates expire soon.",
-    ]
+
+
+@pytest.mark.usefixtures("well")
+def test_a_certificate_in_trouble_is_told_once_by_its_alert(now: datetime) -> None:
+    endpoint("portal", "invalid", -3)
+    alert("portal:443")
+    assert sentences(now) == ["1 critical alert waits for a person."]
 
 
 def test_only_the_worst_endpoints_are_listed_and_the_rest_is_counted(now: datetime) -> None:
@@ -167,31 +183,140 @@ def test_only_the_worst_endpoints_are_listed_and_the_rest_is_counted(now: dateti
 def test_recent_failures_are_trouble_and_old_ones_are_only_listed(now: datetime) -> None:
     for hours in (0, 5):
         TaskFailure.objects.create(task="t", kind="error", at=now - timedelta(hours=hours))
-    mail("old", "failed", created_at=now - timedelta(days=3))
-    mail("forgotten", "failed", created_at=now - timedelta(days=8))
-    mail("refused", "failed", last_error="550")
+    board = board_data.read(now)
+    assert len(board.failures) == 2
+    assert sentences(now) == ["1 task failed in the last hour."]
+
+
+@pytest.mark.usefixtures("well")
+def test_mail_that_does_not_get_out_is_trouble(now: datetime) -> None:
+    mail("old", "failed", created_at=now - timedelta(days=3), next_try_at=None)
+    mail("forgotten", "failed", created_at=now - timedelta(days=8), next_try_at=None)
+    mail("refused", "failed", last_error="550", next_try_at=None)
+    mail("late", "expired", next_try_at=None)
     mail("waiting", "queued", last_error="connection refused")
     mail("fresh", "queued")
-    mail("done", "sent", sent_at=now)
-    failures = board_data.read_failures(now)
-    assert len(failures.tasks) == 2
-    assert {one.subject for one in failures.unsent} == {"old", "refused", "waiting"}
-    assert [one.subject for one in failures.sent] == ["done"]
+    mail("done", "sent", sent_at=now, next_try_at=None)
+    found = board_data.read_mail(now)
+    assert {one.subject for one in found.unsent} == {"old", "refused", "late", "waiting"}
+    assert [one.subject for one in found.sent] == ["done"]
+    assert (found.counts.waiting, found.counts.failed, found.counts.expired) == (2, 1, 1)
     assert sentences(now) == [
         "1 mail refused since yesterday.",
-        "1 task failed in the last hour.",
+        "1 mail expired since yesterday.",
         "1 mail could not be sent yet.",
     ]
 
 
+@pytest.mark.usefixtures("well")
+def test_a_relay_that_is_down_is_told_once(browser: Client, now: datetime) -> None:
+    Relay.objects.update_or_create(
+        pk=1, defaults={"down_since": now - timedelta(minutes=12), "last_error": "<b>refused</b>"}
+    )
+    mail("waiting", "queued", last_error="connection refused")
+    assert sentences(now) == ["The mail relay has been down for 12\xa0minutes: 1 mail waits."]
+    page = browser.get("/", secure=True).content.decode()
+    assert "The relay has been down since" in page
+    assert "&lt;b&gt;refused" in page
+
+
+# --- Alerts -------------------------------------------------------------------------------------
+
+
+@pytest.mark.usefixtures("well")
+def test_only_what_waits_for_a_person_is_trouble(now: datetime) -> None:
+    alert("known", "acknowledged", acknowledged_by="ann")
+    alert("known to flap", "flapping", acknowledged_by="ann", acknowledged_at=now)
+    alert("hushed", "suppressed")
+    alert("perhaps", "pending")
+    alert("mild", severity="info")
+    assert sentences(now) == []
+    alert("warm", severity="warning")
+    assert board_headline.of(board_data.read(now)).tone == "warn"
+    alert("hot")
+    alert("hot and cold", "flapping")
+    headline = board_headline.of(board_data.read(now))
+    assert headline.tone == "bad"
+    assert [trouble.text for trouble in headline.troubles] == [
+        "2 critical alerts wait for a person.",
+        "1 warning alert waits for a person.",
+    ]
+
+
+def test_the_board_lists_the_ten_worst_the_unacknowledged_first(now: datetime) -> None:
+    alert("known", "acknowledged", hours=50)
+    alert("mild", severity="info", hours=9)
+    alert("hushed", "suppressed", hours=60)
+    for n in range(9):
+        alert(f"warm {n}", severity="warning", hours=20 - n)
+    alert("hot", hours=2)
+    alerts = board_data.read_alerts(now)
+    names = [row.alert.subject.name for row in alerts.rows]
+    assert names == ["hot", *(f"warm {n}" for n in range(9))]
+    assert [(c.label, c.count, c.waiting) for c in alerts.counts] == [
+        ("critical", 2, 1),
+        ("warning", 9, 9),
+        ("info", 1, 1),
+    ]
+    assert (alerts.total, alerts.hushed) == (12, 1)
+    Alert.objects.filter(subject__name__startswith="warm").delete()
+    names = [row.alert.subject.name for row in board_data.read_alerts(now).rows]
+    assert names == ["hot", "mild", "known"]
+
+
+def test_an_alert_is_acknowledged_from_the_board(browser: Client) -> None:
+    hot = alert("hot")
+    page = browser.get("/", secure=True).content.decode()
+    assert f'form="acknowledge" name="alert" value="{hot.pk}"' in page
+    data = {"action": "acknowledge", "alert": hot.pk, "back": "/"}
+    page = browser.post("/alerts/operate/", data, secure=True, follow=True).content.decode()
+    assert "1 alert was acknowledged." in page
+    assert 'form="acknowledge" name="alert"' not in page
+
+
 def test_the_sparkline_keeps_the_highest_of_each_minute_and_shows_gaps(now: datetime) -> None:
-    samples = [
-        QueueSample(queue="email", at=now - timedelta(seconds=seconds), depth=depth)
+    points = [
+        (now - timedelta(seconds=seconds), depth)
         for seconds, depth in ((3590, 4), (600, 0), (540, 8), (525, 2), (0, 8))
     ]
     path = "M0 19.0h0 M100 31.0h0 L102 7.0 M120 7.0h0"
-    assert board_data.sparkline(now, samples, 8) == path
-    assert board_data.sparkline(now, [], 0) == ""
+    assert board_data.sparkline(now, points, 10) == path
+    assert board_data.sparkline(now, [], 10) == ""
+
+
+# --- Beat ---------------------------------------------------------------------------------------
+
+
+def beat(name: str, now: datetime, **values: Any) -> Instance:
+    defaults = {"leader": False, "lag": 0, "schedules": 5, "published": 0, "lost": 0}
+    times = {"started_at": now, "ticked_at": now}
+    return Instance.objects.create(name=name, **times | defaults | values)
+
+
+@pytest.mark.usefixtures("well")
+def test_the_beats_are_shown_the_leader_first(browser: Client, now: datetime) -> None:
+    beat("aside", now)
+    beat("first", now, leader=True, lag=0.24, lost=2)
+    beat("gone", now, ticked_at=now - timedelta(minutes=5))
+    for seconds, lag in ((3590, 4), (600, 0), (0, 7)):
+        LagSample.objects.create(at=now - timedelta(seconds=seconds), lag=lag, published=1)
+    beats = board_data.read_beat(now, []).beats
+    assert [instance.name for instance in beats.instances] == ["first", "aside"]
+    assert (beats.leader.name, beats.highest) == ("first", 7)
+    assert beats.line == "M0 13.9h0 M100 31.0h0 M120 1.0h0"
+    assert sentences(now) == []
+    page = browser.get("/", secure=True).content.decode()
+    assert "leads 5 schedules, lag 0.2 s" in page
+    assert "2 runs lost" in page
+
+
+@pytest.mark.usefixtures("well")
+def test_beats_without_a_leader_and_a_late_leader_are_trouble(now: datetime) -> None:
+    only = beat("only", now)
+    assert sentences(now) == ["No beat leads: no schedule runs."]
+    only.leader, only.lag = True, 31.2
+    only.save()
+    assert sentences(now) == ["Beat starts its schedules 31 s late."]
 
 
 # --- Next runs ----------------------------------------------------------------------------------
@@ -266,7 +391,7 @@ def test_the_page_and_its_live_part_show_every_section(browser: Client) -> None:
     assert "<html" in page
     assert "<html" not in live
     for text in (page, live):
-        for anchor in ("queues", "certificates", "beat", "failures", "mail"):
+        for anchor in ("alerts", "queues", "certificates", "beat", "failures", "mail"):
             assert f'id="{anchor}"' in text
         assert "&lt;b&gt;portal" in text
         assert "<script>alert" not in text
@@ -293,7 +418,7 @@ def test_a_person_without_the_admin_gets_no_links_to_it(browser: Client) -> None
 def test_the_number_of_queries_does_not_depend_on_the_rows(
     browser: Client, now: datetime, django_assert_num_queries: Callable[[int], object]
 ) -> None:
-    queries = 10
+    queries = 18
     with django_assert_num_queries(queries):
         browser.get("/board/live/", secure=True)
     for n in range(40):
@@ -303,6 +428,11 @@ def test_the_number_of_queries_does_not_depend_on_the_rows(
         mail(f"failed {n}", "failed")
         Heartbeat.objects.create(service="worker-email", instance=str(n), seen_at=now)
         QueueSample.objects.create(queue="email", at=now, depth=n, consumers=1, dead=0)
+        AlertEvent.objects.create(
+            alert=alert(f"subject {n}"), kind="fired", after="firing", severity=30, at=now
+        )
+        beat(f"beat {n}", now)
+        LagSample.objects.create(at=now, lag=n, published=n)
         interval = IntervalSchedule.objects.create(every=n + 1, period="minutes")
         PeriodicTask.objects.create(name=f"s{n}", task="t", interval=interval)
     with django_assert_num_queries(queries):

@@ -20,7 +20,7 @@ from django.urls.resolvers import RoutePattern
 from soc import environment
 from soc.celery import app
 from soc.core import broker, checks, site
-from soc.queues import DEAD_LETTER_EXCHANGE, QUEUES, TASK_EXCHANGE, queue_of
+from soc.queues import BY_APPLICATION, DEAD_LETTER_EXCHANGE, QUEUES, TASK_EXCHANGE, queue_of
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 COMPOSE_TEXT = (REPOSITORY / "compose.yaml").read_text()
@@ -271,14 +271,20 @@ def test_an_import_is_found_in_any_spelling(code: str) -> None:
     [
         ("core", set()),
         ("notify", {"core"}),
-        ("ssl_certs", {"core", "notify"}),
+        ("alerts", {"core", "notify"}),
+        ("ssl_certs", {"core", "notify", "alerts"}),
     ],
 )
 def test_dependencies_run_one_way(package: str, allowed: set[str]) -> None:
-    applications = {queue.application for queue in QUEUES} | {"board"}
+    applications = {*BY_APPLICATION, "api", "board", "metrics"}
     for path in (REPOSITORY / "app" / "soc" / package).rglob("*.py"):
         imported = imported_from_soc(path.read_text())
         assert imported & applications <= allowed | {package}, path
+
+
+def test_beat_could_be_a_package_of_its_own() -> None:
+    for path in (REPOSITORY / "app" / "soc" / "beat").rglob("*.py"):
+        assert imported_from_soc(path.read_text()) <= {"beat"}, path
 
 
 def addresses(resolver: URLResolver, prefix: str = "/") -> Iterator[str]:
@@ -296,8 +302,12 @@ def test_a_stranger_is_sent_to_the_sign_in_page_from_everywhere() -> None:
     """The admin's two patterns for any text stand for an address each."""
     known = {*addresses(get_resolver()), "/admin/core/", "/admin/nowhere/"}
     assert {"/", "/admin/", "/admin/auth/user/1/change/"} <= known
-    for address in known - {"/healthz", "/sign-in/"}:
+    for address in known - {"/healthz", "/readyz", "/sign-in/"}:
         answer = Client().get(address, secure=True, follow=True)
+        if address == "/metrics" or address.startswith("/api/"):
+            # Programs show a token instead: a page to sign in at is no answer to them.
+            assert answer.status_code == 401, address
+            continue
         assert answer.redirect_chain, address
         assert urlsplit(answer.redirect_chain[-1][0]).path == "/sign-in/", address
 

@@ -1,6 +1,6 @@
 """What operators do with alerts, one or two thousand at a time."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from datetime import timedelta
 
 from django.db import transaction
@@ -9,6 +9,7 @@ from django.utils import timezone
 
 from soc.alerts.changes import ending, record
 from soc.alerts.models import OPEN, Alert, AlertEvent, Silence, Subject
+from soc.notify import outbox
 
 AT_ONCE = 200
 """Alerts that one transaction locks."""
@@ -25,30 +26,18 @@ def acknowledge(alerts: QuerySet[Alert], by: str, note: str = "") -> int:
     count = 0
     for keys in _portions(alerts.filter(state__in=[State.FIRING, State.FLAPPING])):
         with transaction.atomic():
-            locked = _locked(keys, [State.FIRING, State.FLAPPING])
-            values = {
-                "acknowledged_at": timezone.now(),
-                "acknowledged_by": by,
-                "note": note,
-                "remind_at": None,
-                "escalate_at": None,
-            }
-            firing = [alert.pk for alert in locked if alert.state == State.FIRING]
-            Alert.objects.filter(pk__in=[alert.pk for alert in locked]).update(**values)
-            Alert.objects.filter(pk__in=firing).update(state=State.ACKNOWLEDGED)
-            AlertEvent.objects.bulk_create(
-                AlertEvent(
-                    alert=alert,
-                    kind=Kind.ACKNOWLEDGED,
-                    before=alert.state,
-                    after=State.ACKNOWLEDGED if alert.state == State.FIRING else alert.state,
-                    severity=alert.severity,
-                    by=by,
-                    text=note,
+            for before, after in (
+                (State.FIRING, State.ACKNOWLEDGED),
+                (State.FLAPPING, State.FLAPPING),
+            ):
+                locked = _locked(keys, [before])
+                _advance(
+                    *(locked, Kind.ACKNOWLEDGED, after, by, note),
+                    acknowledged_at=timezone.now(),
+                    acknowledged_by=by,
+                    note=note,
                 )
-                for alert in locked
-            )
-            count += len(locked)
+                count += len(locked)
     return count
 
 
@@ -88,7 +77,8 @@ def add_note(alert: Alert, by: str, note: str) -> None:
 def silence(alerts: QuerySet[Alert], by: str, comment: str, duration: timedelta) -> int:
     """Silence the subjects of alerts for a time, from now on; return how many."""
     now = timezone.now()
-    subjects = Subject.objects.filter(alerts__in=alerts).distinct().select_related("rule")
+    keys = list(alerts.values_list("pk", flat=True))
+    subjects = Subject.objects.filter(alerts__in=keys).distinct().select_related("rule")
     new = [
         Silence(
             comment=comment,
@@ -102,7 +92,13 @@ def silence(alerts: QuerySet[Alert], by: str, comment: str, duration: timedelta)
         )
         for subject in subjects
     ]
-    Silence.objects.bulk_create(new)
+    with transaction.atomic():
+        Silence.objects.bulk_create(new)
+        for portion in _portions(Alert.objects.filter(pk__in=keys, state=State.FIRING)):
+            locked = _locked(portion, [State.FIRING])
+            why = str(new[0])[:200]
+            _advance(*(locked, Kind.SUPPRESSED, State.SUPPRESSED, by, why), suppressed_by=why)
+            outbox.withdraw(alert.topic for alert in locked)
     return len(new)
 
 
@@ -122,3 +118,24 @@ def _locked(keys: list[int], states: list[State]) -> list[Alert]:
     # Joined, the rules would be locked too, and everybody would wait for them.
     alerts = Alert.objects.filter(pk__in=keys, state__in=states).order_by("pk")
     return list(alerts.prefetch_related("rule", "subject").select_for_update())
+
+
+def _advance(
+    locked: Sequence[Alert], kind: Kind, after: State, by: str, text: str, **values: object
+) -> None:
+    """Bring locked alerts into a state in which nobody is reminded of them."""
+    Alert.objects.filter(pk__in=[alert.pk for alert in locked]).update(
+        state=after, remind_at=None, escalate_at=None, **values
+    )
+    AlertEvent.objects.bulk_create(
+        AlertEvent(
+            alert=alert,
+            kind=kind,
+            before=alert.state,
+            after=after,
+            severity=alert.severity,
+            by=by,
+            text=text,
+        )
+        for alert in locked
+    )

@@ -45,7 +45,11 @@ def check_gap(rule: str, start: datetime, end: datetime) -> None:
         ValidationError: it is not.
     """
     length = _wall(end) - _wall(start)
-    starts = islice(_rule(rule, start), LOOKED_AT)
+    try:
+        starts = islice(_rule(rule, start), LOOKED_AT)
+    except (ValueError, TypeError):
+        # ``validate`` says what is wrong with it.
+        return
     if any(later - earlier < length for earlier, later in pairwise(starts)):
         raise ValidationError({"recurrence": "It repeats before it ends."})
 

@@ -3,7 +3,7 @@
 from django.db import transaction
 from django.utils import timezone
 
-from soc.alerts import rounds, summary
+from soc.alerts import engine, own, rounds, summary
 from soc.celery import app
 from soc.notify import reports
 from soc.notify.tasks import wake
@@ -11,8 +11,10 @@ from soc.notify.tasks import wake
 
 @app.task
 def make_rounds() -> None:
-    """Remind, escalate, begin and end silences; twice does no harm."""
-    if rounds.run(timezone.now()):
+    """Look at beat, remind, escalate, begin and end silences; twice does no harm."""
+    now = timezone.now()
+    reported = sum(result.mails for result in engine.report(own.conditions(now)))
+    if rounds.run(now) + reported:
         wake()
 
 

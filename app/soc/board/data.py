@@ -16,8 +16,13 @@ from django.urls import reverse
 from django_celery_beat.models import PeriodicTask
 
 from soc import queues
+from soc.alerts import lists, strips
+from soc.alerts.models import OPEN, Alert
+from soc.beat.models import Instance, LagSample
 from soc.core.models import ALIVE_FOR, Heartbeat, QueueSample, TaskFailure
 from soc.core.schedules import REQUEST_PREFIX, next_run
+from soc.core.severity import Severity
+from soc.notify import health
 from soc.notify.models import OutboundMail
 from soc.ssl_certs.models import Endpoint
 
@@ -26,6 +31,7 @@ SAMPLE_IS_OLD = timedelta(seconds=60)
 SILENT_SHOWN_FOR = timedelta(minutes=10)
 """Silent workers older than this are containers that were replaced, not workers to worry about."""
 
+MOST_ALERTS = 10
 MOST_ENDPOINTS = 50
 MOST_SCHEDULES = 200
 NEXT_RUNS = 8
@@ -37,9 +43,15 @@ MAIL_SHOWN_FOR = timedelta(days=7)
 LONGEST_BAR = 90
 """Days left that fill the bar of a certificate."""
 
+UNSENT = (OutboundMail.State.FAILED, OutboundMail.State.EXPIRED)
+MAIL_COUNTED_FOR = timedelta(days=1)
+"""How long a mail that did not get out is a trouble of the headline."""
+
 _WIDTH, _HEIGHT = 120, 32
-_LEAST_SCALE = 10
+_LEAST_DEPTH = 10
 """The depth that fills a sparkline at least: one waiting message must not look like a storm."""
+_LEAST_LAG = 5
+"""The same in seconds of beat's lag."""
 
 Status = Endpoint.Status
 TONES = {
@@ -94,6 +106,35 @@ class QueueState:
 
 
 @dataclass(frozen=True)
+class SeverityCount:
+    """How many open alerts have a severity, and how many of them wait for a person."""
+
+    label: str
+    tone: str
+    count: int
+    waiting: int
+
+
+@dataclass(frozen=True)
+class Alerts:
+    """The open alerts: their numbers, the worst of them, and the changes of the last 24 hours."""
+
+    counts: Sequence[SeverityCount]
+    rows: Sequence[lists.Row]
+    hushed: int
+    changes: strips.Changes
+
+    @property
+    def total(self) -> int:
+        """How many are open and make themselves heard."""
+        return sum(count.count for count in self.counts)
+
+    def waiting(self, severity: Severity) -> int:
+        """Return how many of a severity wait for a person."""
+        return sum(count.waiting for count in self.counts if count.label == severity.label)
+
+
+@dataclass(frozen=True)
 class Run:
     """The next run of one schedule."""
 
@@ -103,10 +144,25 @@ class Run:
 
 
 @dataclass(frozen=True)
+class Beats:
+    """What the running beats tell about themselves, the leader first, and their lag in an hour."""
+
+    instances: Sequence[Instance]
+    highest: float
+    line: str
+
+    @property
+    def leader(self) -> Instance | None:
+        """The active beat, if there is one."""
+        return next((instance for instance in self.instances if instance.leader), None)
+
+
+@dataclass(frozen=True)
 class Beat:
     """The scheduler's last tick and what it will start next."""
 
     workers: Sequence[Worker]
+    beats: Beats
     runs: Sequence[Run]
     schedules: int
     incomplete: bool
@@ -159,10 +215,11 @@ class Certificates:
 
 
 @dataclass(frozen=True)
-class Failures:
-    """What did not work lately, and the last mails that did."""
+class Mail:
+    """The relay, how many mails wait or did not get out, some of these, and the last that did."""
 
-    tasks: Sequence[TaskFailure]
+    relay: health.RelayState
+    counts: health.Counts
     unsent: Sequence[OutboundMail]
     sent: Sequence[OutboundMail]
 
@@ -172,11 +229,13 @@ class Board:
     """Everything the board shows."""
 
     now: datetime
+    alerts: Alerts
     queues: Sequence[QueueState]
     sampled_at: datetime | None
     beat: Beat
     certificates: Certificates
-    failures: Failures
+    failures: Sequence[TaskFailure]
+    mail: Mail
 
 
 def read(now: datetime) -> Board:
@@ -185,11 +244,41 @@ def read(now: datetime) -> Board:
     states = read_queues(now, workers)
     return Board(
         now=now,
+        alerts=read_alerts(now),
         queues=states,
         sampled_at=max((state.sampled_at for state in states if state.sampled_at), default=None),
         beat=read_beat(now, workers.get("beat", [])),
         certificates=read_certificates(now),
-        failures=read_failures(now),
+        failures=list(TaskFailure.objects.defer("traceback", "arguments")[:MOST_FAILURES]),
+        mail=read_mail(now),
+    )
+
+
+# --- Alerts -------------------------------------------------------------------------------------
+
+
+def read_alerts(now: datetime) -> Alerts:
+    """Return the numbers of open alerts, the worst, and the changes of the last 24 hours."""
+    cells = lists.Filter().cells(now)
+    # Pending and suppressed ones make no noise here either.
+    heard = [cell for cell in cells if cell.state not in strips.QUIET]
+    acknowledged = Case(When(lists.ATTENTION, then=Value(0)), default=Value(1))
+    alerts = Alert.objects.filter(OPEN).exclude(state__in=strips.QUIET)
+    worst = lists.listed(alerts).order_by(acknowledged, "-severity", "opened_at", "pk")
+    return Alerts(
+        counts=[
+            SeverityCount(
+                str(severity.label),
+                tone,
+                count=sum(cell.count for cell in heard if cell.severity == severity),
+                waiting=sum(cell.waiting for cell in heard if cell.severity == severity),
+            )
+            for severity, tone in lists.TONES.items()
+            if severity != Severity.OK
+        ],
+        rows=lists.rows(worst[:MOST_ALERTS], now),
+        hushed=sum(cell.count for cell in cells) - sum(cell.count for cell in heard),
+        changes=strips.of_site(now),
     )
 
 
@@ -236,24 +325,24 @@ def _queue_state(
         consumers=counted,
         dead=fresh and fresh.dead,
         highest=highest,
-        line=sparkline(now, samples, highest),
+        line=sparkline(now, ((s.at, s.depth) for s in samples), max(highest, _LEAST_DEPTH)),
         workers=workers,
     )
 
 
-def sparkline(now: datetime, samples: Iterable[QueueSample], highest: int) -> str:
-    """Return the SVG path of a queue's depth over the last hour: the highest of each minute.
+def sparkline(now: datetime, points: Iterable[tuple[datetime, float]], scale: float) -> str:
+    """Return the SVG path of values over the last hour: the highest of each minute.
 
-    The line is broken where there is no sample.
+    The line is broken where there is no value; one of ``scale`` reaches the top.
     """
-    minutes: dict[int, int] = {}
-    for sample in samples:
-        minute = 60 - min(60, max(0, round((now - sample.at) / timedelta(minutes=1))))
-        minutes[minute] = max(minutes.get(minute, 0), sample.depth)
+    minutes: dict[int, float] = {}
+    for at, value in points:
+        minute = 60 - min(60, max(0, round((now - at) / timedelta(minutes=1))))
+        minutes[minute] = max(minutes.get(minute, 0), value)
     parts = []
-    for minute, depth in sorted(minutes.items()):
+    for minute, value in sorted(minutes.items()):
         x = minute * _WIDTH / 60
-        y = _HEIGHT - 1 - depth / max(highest, _LEAST_SCALE) * (_HEIGHT - 2)
+        y = _HEIGHT - 1 - value / scale * (_HEIGHT - 2)
         # A line of no length is a dot: a minute without neighbours shows too.
         parts.append(f"L{x:g} {y:.1f}" if minute - 1 in minutes else f"M{x:g} {y:.1f}h0")
     return " ".join(parts)
@@ -278,9 +367,22 @@ def read_beat(now: datetime, workers: Sequence[Worker]) -> Beat:
     ]
     return Beat(
         workers=workers,
+        beats=_beats(now),
         runs=sorted(runs, key=attrgetter("at", "name"))[:NEXT_RUNS],
         schedules=min(len(schedules), MOST_SCHEDULES),
         incomplete=len(schedules) > MOST_SCHEDULES,
+    )
+
+
+def _beats(now: datetime) -> Beats:
+    instances = Instance.objects.filter(ticked_at__gt=now - ALIVE_FOR)
+    samples = LagSample.objects.filter(at__gt=now - HISTORY).values_list("at", "lag")
+    points = list(samples)
+    highest = max((lag for _, lag in points), default=0)
+    return Beats(
+        instances=list(instances.order_by("-leader", "name")),
+        highest=highest,
+        line=sparkline(now, points, max(highest, _LEAST_LAG)),
     )
 
 
@@ -330,18 +432,19 @@ def _endpoint_row(now: datetime, endpoint: Endpoint) -> EndpointRow:
     )
 
 
-# --- Failures and mail --------------------------------------------------------------------------
+# --- Mail ---------------------------------------------------------------------------------------
 
 
-def read_failures(now: datetime) -> Failures:
-    """Return the last failed tasks, the mails that do not get out and the last that did."""
+def read_mail(now: datetime) -> Mail:
+    """Return the state of the relay and of the mail."""
     state = OutboundMail.State
     # The bodies of the mails stay in the database; the board shows the envelope.
     lately = OutboundMail.objects.filter(created_at__gt=now - MAIL_SHOWN_FOR)
-    mails = lately.defer("text", "html").order_by("-created_at")
-    stuck = Q(state=state.FAILED) | Q(state__in=[state.QUEUED, state.SENDING]) & ~Q(last_error="")
-    return Failures(
-        tasks=list(TaskFailure.objects.defer("traceback", "arguments")[:MOST_FAILURES]),
-        unsent=list(mails.filter(stuck)[:MOST_FAILURES]),
+    mails = lately.defer("text", "html", "csv").order_by("-created_at")
+    stuck = Q(state__in=[state.QUEUED, state.SENDING]) & ~Q(last_error="")
+    return Mail(
+        relay=health.relay_state(),
+        counts=health.counts(now, now - MAIL_COUNTED_FOR),
+        unsent=list(mails.filter(Q(state__in=UNSENT) | stuck)[:MOST_FAILURES]),
         sent=list(mails.filter(state=state.SENT)[:SENT_SHOWN]),
     )

@@ -6,11 +6,11 @@ from datetime import datetime, timedelta
 
 from django.utils.timesince import timesince
 
-from soc.board.data import MOST_FAILURES, SAMPLE_IS_OLD, Board, QueueState
-from soc.notify.models import OutboundMail
-from soc.ssl_certs.models import Endpoint
+from soc.board.data import MOST_FAILURES, SAMPLE_IS_OLD, UNSENT, Board, QueueState
+from soc.core.severity import Severity
 
-Status = Endpoint.Status
+LATE = 30
+"""Seconds that the oldest due run may wait before the headline says so."""
 
 
 @dataclass(frozen=True)
@@ -38,13 +38,23 @@ class Headline:
 def of(board: Board) -> Headline:
     """Return the headline of a board, the bad before the rest."""
     troubles = [
+        *_alerts(board),
         *_sampling(board),
         *(trouble for state in board.queues for trouble in _queue(board, state)),
         *_beat(board),
-        *_certificates(board),
         *_failures(board),
+        *_mail(board),
     ]
     return Headline(sorted(troubles, key=lambda trouble: trouble.tone != "bad"))
+
+
+def _alerts(board: Board) -> Iterator[Trouble]:
+    """Complain of the alerts that nobody has acknowledged; certificates speak by theirs, too."""
+    for severity, tone in ((Severity.CRITICAL, "bad"), (Severity.WARNING, "warn")):
+        if waiting := board.alerts.waiting(severity):
+            verb = "waits" if waiting == 1 else "wait"
+            text = f"{_count(waiting, f'{severity.label} alert')} {verb} for a person."
+            yield Trouble(tone, text, "alerts")
 
 
 def _sampling(board: Board) -> Iterator[Trouble]:
@@ -75,44 +85,38 @@ def _queue(board: Board, state: QueueState) -> Iterator[Trouble]:
 
 
 def _beat(board: Board) -> Iterator[Trouble]:
-    if not board.beat.workers:
+    beat = board.beat
+    if not beat.workers:
         yield Trouble("bad", "Beat has not been heard of: no schedule runs.", "beat")
-    elif not board.beat.alive:
-        silence = _age(board, board.beat.workers[0].seen_at)
+    elif not beat.alive:
+        silence = _age(board, beat.workers[0].seen_at)
         yield Trouble("bad", f"Beat has been silent for {silence}: no schedule runs.", "beat")
-
-
-_SENTENCES = {
-    Status.INVALID: ("bad", "certificate is", "certificates are", "not valid"),
-    Status.UNREACHABLE: ("bad", "endpoint is", "endpoints are", "not reached"),
-    Status.CRITICAL: ("bad", "certificate expires", "certificates expire", "very soon"),
-    Status.WARNING: ("warn", "certificate expires", "certificates expire", "soon"),
-}
-
-
-def _certificates(board: Board) -> Iterator[Trouble]:
-    for count in board.certificates.counts:
-        if count.count and count.status in _SENTENCES:
-            tone, one, many, what = _SENTENCES[Status(count.status)]
-            text = f"{count.count} {one if count.count == 1 else many} {what}."
-            yield Trouble(tone, text, "certificates")
+    elif beat.beats.instances and not beat.beats.leader:
+        yield Trouble("bad", "No beat leads: no schedule runs.", "beat")
+    elif beat.beats.leader and beat.beats.leader.lag > LATE:
+        lag = round(beat.beats.leader.lag)
+        yield Trouble("warn", f"Beat starts its schedules {lag} s late.", "beat")
 
 
 def _failures(board: Board) -> Iterator[Trouble]:
     """Complain of what is recent; older failures stay listed without a claim on attention."""
-    now, failures = board.now, board.failures
-    tasks = sum(now - failure.at < timedelta(hours=1) for failure in failures.tasks)
+    tasks = sum(board.now - failure.at < timedelta(hours=1) for failure in board.failures)
     if tasks:
         yield Trouble("warn", f"{_at_least(tasks, 'task')} failed in the last hour.", "failures")
-    refused = sum(
-        mail.state == OutboundMail.State.FAILED and now - mail.created_at < timedelta(days=1)
-        for mail in failures.unsent
-    )
-    if refused:
-        yield Trouble("bad", f"{_at_least(refused, 'mail')} refused since yesterday.", "mail")
-    waiting = sum(mail.state != OutboundMail.State.FAILED for mail in failures.unsent)
-    if waiting:
-        yield Trouble("warn", f"{_at_least(waiting, 'mail')} could not be sent yet.", "mail")
+
+
+def _mail(board: Board) -> Iterator[Trouble]:
+    mail = board.mail
+    if mail.relay.down_since:
+        silence = _age(board, mail.relay.down_since)
+        waiting = f"{_count(mail.counts.waiting, 'mail')} wait{'s' * (mail.counts.waiting == 1)}"
+        yield Trouble("bad", f"The mail relay has been down for {silence}: {waiting}.", "mail")
+    for number, what in ((mail.counts.failed, "refused"), (mail.counts.expired, "expired")):
+        if number:
+            yield Trouble("bad", f"{_count(number, 'mail')} {what} since yesterday.", "mail")
+    stuck = sum(one.state not in UNSENT for one in mail.unsent)
+    if stuck and not mail.relay.down_since:
+        yield Trouble("warn", f"{_at_least(stuck, 'mail')} could not be sent yet.", "mail")
 
 
 def _age(board: Board, moment: datetime) -> str:

@@ -2,7 +2,6 @@
 
 import json
 from collections.abc import Iterable
-from datetime import datetime
 from typing import Any
 
 from django import forms
@@ -30,11 +29,13 @@ from unfold.decorators import action, display
 from unfold.forms import AdminPasswordChangeForm, UserChangeForm, UserCreationForm
 from unfold.widgets import UnfoldAdminSelectWidget, UnfoldAdminTextareaWidget
 
+from soc.beat.models import TaskOptions
 from soc.celery import app
 from soc.core import tokens
 from soc.core.checks import problems_of
 from soc.core.models import ApiToken, Heartbeat, QueueSample, TaskFailure
 from soc.core.schedules import REQUEST_PREFIX, next_run, request_run
+from soc.core.times import local
 from soc.queues import QUEUES
 
 for _model in (
@@ -68,11 +69,6 @@ def preformatted(text: str) -> SafeString:
     return format_html(
         '<pre class="whitespace-pre-wrap break-all font-mono text-xs">{}</pre>', escape(text)
     )
-
-
-def local(moment: datetime) -> str:
-    """Return a moment in the site's time zone."""
-    return f"{timezone.localtime(moment):%Y-%m-%d %H:%M:%S %Z}"
 
 
 # --- Schedules ----------------------------------------------------------------------------------
@@ -139,6 +135,16 @@ class KindFilter(RadioFilter):
         return queryset.exclude(name__startswith=REQUEST_PREFIX)
 
 
+class TaskOptionsInline(TabularInline):
+    """What our beat knows of a schedule beyond django-celery-beat."""
+
+    model = TaskOptions
+    fields = ("missed", "delivery", "problem")
+    readonly_fields = ("problem",)
+    can_delete = False
+    verbose_name_plural = "in trouble"
+
+
 @admin.register(PeriodicTask)
 class PeriodicTaskAdmin(ModelAdmin):
     """Schedules: what beat sends to which queue, and when."""
@@ -154,6 +160,7 @@ class PeriodicTaskAdmin(ModelAdmin):
     search_fields = ("name", "task", "description")
     ordering = ("name",)
     actions = ("enable", "disable", "run_now")
+    inlines = (TaskOptionsInline,)
     readonly_fields = ("last_run", "next_run", "runs")
     fieldsets = (
         (None, {"fields": ("name", "description", "enabled")}),

@@ -79,3 +79,11 @@ def test_a_silence_that_is_never_quiet_or_always_is_refused() -> None:
     two_days = start + timedelta(days=2)
     with pytest.raises(ValidationError, match="repeats before it ends"):
         Silence(comment="x", starts_at=start, ends_at=two_days, recurrence="FREQ=DAILY").clean()
+
+
+def test_a_rule_that_cannot_be_read_is_one_error_and_no_crash() -> None:
+    start = at("2026-05-01 10:00")
+    silence = Silence(comment="x", starts_at=start, ends_at=start + timedelta(hours=1))
+    silence.recurrence = "FREQ=WEEKLY;BYDAY=XX"
+    with pytest.raises(ValidationError, match="not an RRULE"):
+        silence.full_clean()

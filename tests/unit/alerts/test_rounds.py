@@ -7,8 +7,10 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from soc.alerts import actions, rounds
+from soc.alerts import actions, engine, own, rounds
 from soc.alerts.models import OPEN, Alert, Rule, Silence, Subject
+from soc.beat.models import Instance
+from soc.core.severity import Severity
 from soc.notify.models import OutboundMail, Subscription
 
 if TYPE_CHECKING:
@@ -76,6 +78,7 @@ def test_a_silence_that_begins_hides_what_fires_and_its_end_brings_it_back(
 ) -> None:
     report("critical")
     assert actions.silence(Alert.objects.all(), "ann", "new disk", timedelta(hours=1)) == 1
+    assert [mail.state for mail in OutboundMail.objects.all()] == ["withdrawn"]
     assert rounds.run(clock.now) == 0
     alert = Alert.objects.get()
     assert (alert.state, alert.suppressed_by) == ("suppressed", "Silence: new disk")
@@ -83,6 +86,18 @@ def test_a_silence_that_begins_hides_what_fires_and_its_end_brings_it_back(
     assert rounds.run(clock.move(minutes=2)) == 1
     assert Alert.objects.get().state == "firing"
     assert events() == ["fired", "suppressed", "fired"]
+
+
+def test_a_silence_that_is_written_in_advance_hides_what_fires_when_it_begins(
+    report: Report, clock: Clock
+) -> None:
+    report("critical")
+    begin = clock.now + timedelta(hours=1)
+    Silence.objects.create(comment="x", starts_at=begin, ends_at=begin + timedelta(hours=1))
+    rounds.run(clock.move(minutes=59))
+    assert Alert.objects.get().state == "firing"
+    rounds.run(clock.move(minutes=1))
+    assert Alert.objects.get().state == "suppressed"
 
 
 def test_a_silence_by_hand_is_about_one_subject_only(report: Report) -> None:
@@ -173,3 +188,21 @@ def test_more_alerts_than_a_portion_are_acknowledged(rule: Rule, clock: Clock) -
     )  # fmt: skip
     assert actions.acknowledge(Alert.objects.all(), "ann", "all of them") == 450
     assert actions.acknowledge(Alert.objects.all(), "ann", "all of them") == 0
+
+
+@pytest.mark.parametrize(("lag", "state"), [(0.2, None), (8, "warning"), (90, "critical")])
+def test_a_beat_that_is_late_has_an_alert(clock: Clock, lag: float, state: str | None) -> None:
+    for _ in range(4):
+        clock.move(seconds=15)
+        Instance.objects.update_or_create(
+            name="beat-1",
+            defaults={"leader": True, "started_at": clock.now, "ticked_at": clock.now, "lag": lag,
+                      "schedules": 7, "published": 0, "lost": 0},
+        )  # fmt: skip
+        engine.report(own.conditions(clock.now))
+    fired = Alert.objects.filter(state="firing").first()
+    assert (Severity(fired.severity).label if fired else None) == state
+
+
+def test_without_a_beat_nothing_is_known_of_its_lag(clock: Clock) -> None:
+    assert own.conditions(clock.now) == []

@@ -9,7 +9,7 @@ const spoken = document.getElementById("spoken");
 
 const text = (id) => document.getElementById(id)?.textContent.trim() ?? "";
 
-/** Replace the live part; the keyboard's place stays on the element of the same id. */
+/** Replace the live part and tell it by the event "refreshed"; the keyboard's place stays on the element of the same id. */
 function show(html) {
   const focused = live.contains(document.activeElement) ? document.activeElement.id : "";
   const before = text("state");
@@ -17,18 +17,20 @@ function show(html) {
   live.innerHTML = html;
   if (focused) document.getElementById(focused)?.focus({ preventScroll: true });
   window.scrollTo({ left: scrollX, top: scrollY, behavior: "instant" });
+  live.dispatchEvent(new Event("refreshed"));
   // Only a new headline is read out; a whole board every ten seconds would be noise.
   if (text("state") !== before) spoken.textContent = text("state");
 }
 
-/** Tell whether a person is marking text in the live part, which a refresh would undo. */
-function isMarking() {
+/** Tell whether a person is marking text or pressing a button in the live part. */
+function isInUse() {
   const selection = document.getSelection();
-  return !selection.isCollapsed && live.contains(selection.anchorNode);
+  const marks = !selection.isCollapsed && live.contains(selection.anchorNode);
+  return marks || live.matches(":active");
 }
 
 async function refresh() {
-  if (document.hidden || isMarking()) return;
+  if (document.hidden || isInUse()) return;
   try {
     const response = await fetch(live.dataset.source, {
       redirect: "manual",

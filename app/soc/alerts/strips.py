@@ -1,0 +1,192 @@
+"""The last 24 hours as pictures: the states of one subject, and the changes of the whole site."""
+
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+
+from django.db.models import Count, Q
+from django.db.models.functions import TruncMinute
+
+from soc.alerts.lists import TONES
+from soc.alerts.models import Alert, AlertEvent, Subject
+from soc.alerts.spans import in_words
+from soc.core.severity import Severity
+
+DAY = timedelta(days=1)
+QUARTER = timedelta(minutes=15)
+QUARTERS = DAY // QUARTER
+
+State = Alert.State
+
+HEIGHT = 34
+HEIGHTS = {
+    State.FIRING: 32,
+    State.FLAPPING: 26,
+    State.ACKNOWLEDGED: 18,
+    State.SUPPRESSED: 10,
+    State.PENDING: 10,
+    State.RESOLVED: 4,
+}
+"""Each state has a height of its own, so that nobody has to tell colours apart."""
+
+QUIET = (State.PENDING, State.SUPPRESSED)
+
+
+@dataclass(frozen=True)
+class Condition:
+    """A state with its severity, as the strip shows it."""
+
+    state: State
+    severity: Severity
+
+    @property
+    def label(self) -> str:
+        """The condition in words."""
+        if self.state == State.RESOLVED:
+            return "no alert"
+        return f"{self.state.label.lower()}, {self.severity.label}"
+
+    @property
+    def tone(self) -> str:
+        """How it looks."""
+        if self.state == State.RESOLVED:
+            return "ok"
+        return "idle" if self.state in QUIET else TONES[self.severity]
+
+    @property
+    def height(self) -> int:
+        """Its height in the strip."""
+        return HEIGHTS[self.state]
+
+    @property
+    def top(self) -> int:
+        """Where it begins, so that it stands on the ground."""
+        return HEIGHT - self.height
+
+
+NOTHING = Condition(State.RESOLVED, Severity.OK)
+
+
+@dataclass(frozen=True)
+class Segment:
+    """A time that a condition lasted; minutes from the strip's left end."""
+
+    condition: Condition
+    x: float
+    width: float
+
+
+@dataclass(frozen=True)
+class Strip:
+    """The conditions of one subject in 24 hours."""
+
+    segments: Sequence[Segment]
+
+    @property
+    def legend(self) -> list[tuple[Condition, str]]:
+        """The conditions that occur, each with its length in words, the longest first."""
+        minutes: Counter[Condition] = Counter()
+        for segment in self.segments:
+            minutes[segment.condition] += segment.width
+        return [
+            (condition, in_words(timedelta(minutes=length)))
+            for condition, length in minutes.most_common()
+        ]
+
+    @property
+    def in_words(self) -> str:
+        """The strip as a sentence."""
+        return "; ".join(f"{condition.label} for {length}" for condition, length in self.legend)
+
+
+def of_subject(subject: Subject, now: datetime) -> Strip:
+    """Return the strip of a subject."""
+    start = now - DAY
+    lasting = Q(alert__resolved_at=None) | Q(alert__resolved_at__gt=start)
+    events = AlertEvent.objects.filter(lasting, alert__subject=subject)
+    before = events.filter(at__lte=start).order_by("-at", "-pk")[:1]
+    within = events.filter(at__gt=start, at__lte=now).order_by("at", "pk")
+    known = ("at", "after", "severity")
+    return strip([*before.values_list(*known), *within.values_list(*known)], now)
+
+
+def strip(changes: Iterable[tuple[datetime, str, int]], now: datetime) -> Strip:
+    """Return the strip of changes: their times in order, with the state and severity after each."""
+    start = now - DAY
+    segments: list[Segment] = []
+    since, condition = start, NOTHING
+
+    def close(until: datetime) -> None:
+        if until > since:
+            x = (since - start) / timedelta(minutes=1)
+            width = (until - since) / timedelta(minutes=1)
+            segments.append(Segment(condition, round(x, 1), round(width, 1)))
+
+    for at, state, severity in changes:
+        new = NOTHING if state == State.RESOLVED else Condition(State(state), Severity(severity))
+        if new != condition:
+            close(max(at, start))
+            since, condition = max(at, start), new
+    close(now)
+    return Strip(segments)
+
+
+@dataclass(frozen=True)
+class Changes:
+    """How many alerts fired and were resolved in each quarter of an hour, the oldest first."""
+
+    fired: Sequence[int]
+    resolved: Sequence[int]
+
+    @property
+    def highest(self) -> int:
+        """The most of either in a quarter of an hour."""
+        return max(*self.fired, *self.resolved)
+
+    @property
+    def fired_path(self) -> str:
+        """The SVG path of the bars that stand on the middle line."""
+        return self._bars(self.fired, -1)
+
+    @property
+    def resolved_path(self) -> str:
+        """The SVG path of the bars that hang from it."""
+        return self._bars(self.resolved, 1)
+
+    @property
+    def total_fired(self) -> int:
+        """How many alerts fired in all."""
+        return sum(self.fired)
+
+    @property
+    def total_resolved(self) -> int:
+        """How many alerts were resolved in all."""
+        return sum(self.resolved)
+
+    def _bars(self, counts: Sequence[int], direction: int) -> str:
+        # Room for two changes at least: a single one must not look like a storm.
+        scale = 28 / max(self.highest, 2)
+        return " ".join(
+            f"M{10 * n + 1} {30 + direction}v{direction * max(2, round(scale * count))}h8V"
+            f"{30 + direction}z"
+            for n, count in enumerate(counts)
+            if count
+        )
+
+
+def of_site(now: datetime) -> Changes:
+    """Return the changes of the whole site in 24 hours."""
+    # In whole minutes: the number of rows that the database answers with has a bound.
+    kinds = (AlertEvent.Kind.FIRED, AlertEvent.Kind.RESOLVED)
+    counted = (
+        AlertEvent.objects.filter(at__gt=now - DAY, at__lte=now, kind__in=kinds)
+        .order_by()
+        .values("kind", minute=TruncMinute("at", tzinfo=UTC))
+        .annotate(n=Count("pk"))
+    )
+    bars = {kind: [0] * QUARTERS for kind in kinds}
+    for row in counted:
+        ago = min(QUARTERS - 1, max(0, (now - row["minute"]) // QUARTER))
+        bars[row["kind"]][QUARTERS - 1 - ago] += row["n"]
+    return Changes(*(bars[kind] for kind in kinds))
