@@ -40,6 +40,7 @@ _GROUPS = (
             ("Intervals", "timer", "django_celery_beat.intervalschedule"),
             ("Crontabs", "calendar_month", "django_celery_beat.crontabschedule"),
             ("Clocked times", "alarm", "django_celery_beat.clockedschedule"),
+            ("Solar events", "wb_twilight", "django_celery_beat.solarschedule"),
             ("Heartbeats", "ecg_heart", "core.heartbeat"),
             ("Queue samples", "stacked_line_chart", "core.queuesample"),
             ("Task failures", "error", "core.taskfailure"),

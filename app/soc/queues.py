@@ -65,7 +65,11 @@ class Queue:
 
 QUEUES: tuple[Queue, ...] = (
     Queue("email", "mail to subscribers, for every application", applications=("notify",)),
-    Queue("shared", "housekeeping and small tasks of every application", applications=("core", "alerts")),
+    Queue(
+        "shared",
+        "housekeeping and small tasks of every application",
+        applications=("core", "alerts"),
+    ),
     Queue("ssl_certs", "certificate scans", applications=("ssl_certs",), concurrency=2),
 )
 

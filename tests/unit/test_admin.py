@@ -12,6 +12,7 @@ from django.utils import timezone
 from django_celery_beat.models import ClockedSchedule, IntervalSchedule, PeriodicTask, SolarSchedule
 
 from soc.core.models import Heartbeat, QueueSample, TaskFailure
+from soc.core.schedules import next_run
 from soc.notify.models import OutboundMail, Subscription
 from soc.ssl_certs.models import Authority, Certificate, Endpoint, Observation
 
@@ -70,8 +71,14 @@ def test_every_list_and_every_row_opens(
             assert shown.status_code == 200, model
 
 
-def test_solar_schedules_cannot_be_made() -> None:
-    assert not admin.site.is_registered(SolarSchedule)
+def test_a_schedule_may_follow_the_sun(browser: Client) -> None:
+    solar = SolarSchedule.objects.create(event="sunset", latitude=49.2, longitude=-123.1)
+    schedule = PeriodicTask.objects.create(
+        name="dusk", task="soc.core.tasks.keep_house", solar=solar, expire_seconds=60
+    )
+    page = browser.get(SCHEDULES, secure=True).content.decode()
+    assert "sunset" in page.lower()
+    assert next_run(schedule, timezone.now()) > timezone.now()
 
 
 @pytest.mark.parametrize("model", [Heartbeat, QueueSample, TaskFailure, Certificate, Observation])
@@ -150,13 +157,17 @@ def schedule_form(**values: Any) -> dict[str, Any]:
         **{"name": "mine", "description": "", "enabled": "on", "interval": interval.pk},
         **{"task": "soc.ssl_certs.tasks.scan_endpoint", "queue": "ssl_certs"},
         **{"args": "[]", "kwargs": json.dumps({"key": 1}), "expire_seconds": "60"},
+        **{"beat_options-TOTAL_FORMS": "1", "beat_options-INITIAL_FORMS": "0"},
+        **{"beat_options-0-missed": "once", "beat_options-0-delivery": "at_least_once"},
         **values,
     }
 
 
 def test_a_good_schedule_is_saved(browser: Client) -> None:
     browser.post(SCHEDULES + "add/", schedule_form(), secure=True)
-    assert PeriodicTask.objects.get(name="mine").expire_seconds == 60
+    schedule = PeriodicTask.objects.get(name="mine")
+    assert schedule.expire_seconds == 60
+    assert schedule.beat_options.missed == "once"
 
 
 @pytest.mark.parametrize(

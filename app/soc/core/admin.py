@@ -42,8 +42,6 @@ for _model in (
     *(ClockedSchedule, CrontabSchedule, IntervalSchedule, PeriodicTask, SolarSchedule),
     *(Group, User),
 ):
-    # Solar schedules stay out: they need a package that is not part of the image, and one row
-    # without it would stop beat.
     admin.site.unregister(_model)
 
 
@@ -95,7 +93,7 @@ class ScheduleForm(forms.ModelForm):
         model = PeriodicTask
         fields = (
             *("name", "description", "enabled", "task", "queue", "args", "kwargs"),
-            *("interval", "crontab", "clocked", "one_off", "start_time"),
+            *("interval", "crontab", "clocked", "solar", "one_off", "start_time"),
             *("expire_seconds", "expires"),
         )
         widgets = {
@@ -168,8 +166,8 @@ class PeriodicTaskAdmin(ModelAdmin):
         (
             "When",
             {
-                "description": "Exactly one of interval, crontab and clocked.",
-                "fields": ("interval", "crontab", "clocked", "one_off", "start_time"),
+                "description": "Exactly one of interval, crontab, clocked and solar.",
+                "fields": ("interval", "crontab", "clocked", "solar", "one_off", "start_time"),
             },
         ),
         (
@@ -299,6 +297,14 @@ class ClockedAdmin(ModelAdmin):
 
     list_display = ("clocked_time",)
     date_hierarchy = "clocked_time"
+    inlines = (UsedByInline,)
+
+
+@admin.register(SolarSchedule)
+class SolarAdmin(ModelAdmin):
+    """Sunrises and the like, at a place, that schedules may use."""
+
+    list_display = ("event", "latitude", "longitude")
     inlines = (UsedByInline,)
 
 

@@ -10,8 +10,12 @@ class CoreConfig(AppConfig):
     verbose_name = "Operations"
 
     def ready(self) -> None:
-        """Register the system checks."""
-        from soc.core import checks  # noqa: F401
+        """Register the system checks, and take beat's signs of life."""
+        from soc.beat import signals
+        from soc.core import checks, liveness  # noqa: F401
+
+        signals.ticked.connect(liveness.beat_ticked)
+        signals.closed.connect(liveness.beat_closed)
 
     def set_up(self) -> None:
         """Create the first administrator of a new site."""

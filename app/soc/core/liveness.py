@@ -7,7 +7,9 @@ than the worker itself.
 import logging
 import socket
 import threading
+import time
 from pathlib import Path
+from typing import Any
 
 from celery import bootsteps
 from celery.signals import worker_shutdown
@@ -36,11 +38,9 @@ def record() -> None:
     from soc.core.models import Heartbeat
 
     try:
-        Heartbeat.objects.update_or_create(
-            service=settings.SERVICE,
-            instance=socket.gethostname(),
-            defaults={"seen_at": timezone.now()},
-        )
+        process = {"service": settings.SERVICE, "instance": socket.gethostname()}
+        if not Heartbeat.objects.filter(**process).update(seen_at=timezone.now()):
+            Heartbeat.objects.create(**process, seen_at=timezone.now())
     except Error as error:
         logger.warning("The heartbeat was not recorded: %s", error)
 
@@ -57,6 +57,23 @@ def forget() -> None:
 
 @worker_shutdown.connect
 def _forget_worker(**_: object) -> None:
+    forget()
+
+
+_recorded_at = float("-inf")
+
+
+def beat_ticked(scheduler: Any, **_: object) -> None:
+    """Show that beat works, active or not; a database that is down must not hold it up."""
+    global _recorded_at
+    alive_file().touch()
+    if scheduler.database_is_up and time.monotonic() - _recorded_at >= INTERVAL:
+        record()
+        _recorded_at = time.monotonic()
+
+
+def beat_closed(**_: object) -> None:
+    """Leave the board."""
     forget()
 
 

@@ -89,8 +89,8 @@ def _timing(apps: Apps, when: Every | Cron) -> dict[str, Any]:
 def next_run(schedule: Any, now: datetime) -> datetime | None:
     """Return when beat will next run a periodic task, or None if it will not.
 
-    Beat saves its last runs seldom, so that the row's may be several periods old: whole periods
-    are added to it.
+    Beat records runs up to 2.5 s before they are due, and none while it is down: whole periods
+    are added to the last one.
     """
     if not schedule.enabled or (schedule.expires and schedule.expires <= now):
         return None
@@ -117,7 +117,7 @@ def request_run(
     """Ask beat to run a task once, now.
 
     A web request must never wait on the broker, which may block publishers without end while it
-    is short of memory; beat picks the row up within its tick (5 s at most).
+    is short of memory; beat finds the row within a second.
     """
     from django_celery_beat.models import ClockedSchedule, PeriodicTask
 
