@@ -42,8 +42,10 @@ INSTALLED_APPS = [
     "django.contrib.sessions",
     "django.contrib.staticfiles",
     "django_celery_beat",
+    "soc.beat",
     "soc.core",
     "soc.notify",
+    "soc.alerts",
     "soc.ssl_certs",
 ]
 MIDDLEWARE = [
@@ -149,6 +151,7 @@ SILENCED_SYSTEM_CHECKS = ["security.W005", "security.W021"]
 # --- Mail ------------------------------------------------------------------------------------
 MAIL_FROM = SITE["SOC_MAIL_FROM"]
 MAIL_TO = environment.split(SITE["SOC_MAIL_TO"])
+MAIL_PER_MINUTE = int(SITE.get("SOC_MAIL_PER_MINUTE") or 120)
 SMTP_HOST = SITE["SOC_SMTP_HOST"]
 SMTP_PORT = int(SITE["SOC_SMTP_PORT"])
 SMTP_SECURITY = SITE["SOC_SMTP_SECURITY"]
@@ -185,7 +188,7 @@ CELERY_TIMEZONE = TIME_ZONE
 CELERY_DB_REUSE_MAX = 1000
 CELERY_BROKER_CONNECTION_RETRY_ON_STARTUP = True
 CELERY_BROKER_CONNECTION_MAX_RETRIES = None
-CELERY_BEAT_SCHEDULER = "soc.core.scheduler:Scheduler"
+CELERY_BEAT_SCHEDULER = "soc.beat.scheduler:Scheduler"
 # A network cut must be noticed on both sides before an operator notices it.
 CELERY_BROKER_HEARTBEAT = 10
 # Durable, not exclusive: RabbitMQ 4.3 refuses queues that are neither, and an exclusive one
@@ -216,6 +219,10 @@ else:
         # py-amqp compares the broker's name only if this key is there; kombu fills the host in.
         "server_hostname": None,
     }
+
+# --- Beat ------------------------------------------------------------------------------------
+# Routing and apply_async of soc.celery depend on nothing but their arguments.
+BEAT = {"PREBUILT": True}
 
 # --- Flower ----------------------------------------------------------------------------------
 FLOWER_PORT = int(SITE["SOC_FLOWER_PORT"]) if EMBEDDED else 5555
