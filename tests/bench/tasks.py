@@ -3,23 +3,16 @@
 make bench BENCH=tasks
 """
 
-import os
 import shutil
-import signal
 import statistics
-import sys
 import time
 from collections import Counter, defaultdict
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import NoReturn
 
-TESTS = Path(__file__).resolve().parents[1]
-sys.path.extend([str(TESTS), str(TESTS.parent / "app")])
-
-from harness import REPOSITORY, Stack, copy_tree, has_engine, run, wait_for  # noqa: E402
-from soc.core import pki  # noqa: E402
+from bench import Bench, say
+from harness import run, wait_for
 
 ROUNDS = 2
 FAST_TASKS = 2_000
@@ -42,9 +35,9 @@ UNITS = {
     "publish": "tasks/s",
     "cpu": "ms/task",
 }
-FOLDER = REPOSITORY / "var" / "bench-tasks"
+BENCH = Bench("tasks")
+FOLDER, STACK = BENCH.folder, BENCH.stack
 RECORDS = FOLDER / "records"
-STACK = Stack(FOLDER / "tree", "bench-tasks")
 WORKER = f"{STACK.project}-worker"
 KILL_A_CHILD = "until kill -9 $(cut -d ' ' -f 1 /proc/1/task/1/children); do sleep 0.1; done"
 
@@ -52,45 +45,12 @@ Results = defaultdict[tuple[str, str], list[float]]
 """The values of all rounds by what was measured and of which variant."""
 
 
-def say(text: str) -> None:
-    print(f"== {text}", flush=True)
-
-
-def start() -> None:
-    say("creating a site with a broker and a database")
-    copy_tree(STACK.folder)
-    STACK.create()
-    STACK.compose("up", "--detach", "--wait", "mariadb", "rabbitmq")
-    STACK.compose("run", "--rm", "migrate")
-    # Stock settings declare queues and use the default exchange: no service of ours may.
-    STACK.exec("rabbitmq", "rabbitmqctl", "-q", "add_user", "bench", "unused-without-PLAIN")
-    STACK.exec("rabbitmq", "rabbitmqctl", "-q", "set_permissions", "bench", ".*", ".*", ".*")
-    site = STACK.folder / "env" / STACK.site
-    authority = pki.Identity.load(site / "ca" / "ca.pem", site / "ca" / "ca.key")
-    identity = pki.issue(authority, "bench", ["localhost"])
-    folder = FOLDER / "identity"
-    folder.mkdir()
-    (folder / "ca.pem").write_bytes(authority.certificate_pem)
-    (folder / "cert.pem").write_bytes(identity.certificate_pem)
-    (folder / "key.pem").write_bytes(identity.key_pem)
-
-
-def clean_up() -> None:
-    run("docker", "rm", "--force", WORKER, check=False)
-    STACK.remove()
-    shutil.rmtree(FOLDER, ignore_errors=True)
-
-
 def inside(options: tuple[str, ...], *command: str) -> str:
     """Run a command in a container as the product's worker has it: limits, files, network."""
-    return STACK.compose(
-        "run", *options, "--no-deps",
-        f"--volume={TESTS / 'bench'}:/bench:ro",
-        f"--volume={FOLDER / 'identity'}:/identity:ro",
-        f"--volume={RECORDS}:/records",
-        "--env=PYTHONPATH=/app",
-        "worker-ssl-certs", "python3", "/bench/tasks_inside.py", *command,
-    )  # fmt: skip
+    identity, records = f"{FOLDER / 'identity'}:/identity:ro", f"{RECORDS}:/records"
+    mounts = (f"--volume={identity}", f"--volume={records}")
+    command = ("python3", "/bench/tasks_inside.py", *command)
+    return BENCH.inside("worker-ssl-certs", *command, options=(*options, *mounts))
 
 
 def publish(variant: str, count: int, seconds: float) -> float:
@@ -195,30 +155,10 @@ def report(results: Results) -> None:
                 print(f"figure tasks_{what}_{variant} {medians[what, variant]:.4g} {unit}")
 
 
-def stop(*_: object) -> NoReturn:
-    sys.exit("stopped")
-
-
 def main() -> None:
-    if not has_engine():
-        sys.exit(
-            "!! no Docker engine answers: start it and run `make bench BENCH=tasks` again; "
-            "this benchmark needs the stack's broker"
-        )
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, stop)
-    # What is made here is mounted into containers, whose user is another one.
-    os.umask(0o022)
-    # What an earlier run left when it was killed.
-    clean_up()
-    FOLDER.mkdir(mode=0o700, parents=True)
-    try:
-        start()
+    with BENCH.site(lambda: run("docker", "rm", "--force", WORKER, check=False)):
+        BENCH.add_a_stock_user("localhost")
         results = measure()
-    finally:
-        signal.signal(signal.SIGINT, signal.SIG_IGN)
-        say("cleaning up")
-        clean_up()
     report(results)
 
 

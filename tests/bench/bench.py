@@ -1,0 +1,92 @@
+"""What all benchmarks share: a site of their own that is gone when they end."""
+
+import os
+import shutil
+import signal
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import NoReturn
+
+TESTS = Path(__file__).resolve().parents[1]
+sys.path.extend([str(TESTS), str(TESTS.parent / "app")])
+
+from harness import REPOSITORY, Stack, copy_tree, has_engine  # noqa: E402
+from soc.core import pki  # noqa: E402
+
+
+def say(text: str) -> None:
+    print(f"== {text}", flush=True)
+
+
+class Bench:
+    """A benchmark: its folder, and a site with a database and a broker."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.folder = REPOSITORY / "var" / f"bench-{name}"
+        self.stack = Stack(self.folder / "tree", f"bench-{name}")
+
+    @contextmanager
+    def site(self, clean_up: Callable[[], None] = lambda: None, **values: str) -> Iterator[Stack]:
+        """Start the site with values of its env file; ``clean_up`` removes what is beside it."""
+        if not has_engine():
+            sys.exit(
+                f"!! no Docker engine answers: start it and run `make bench BENCH={self.name}` "
+                f"again; this benchmark needs the stack"
+            )
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, _stop)
+        # What is made here is mounted into containers, whose user is another one.
+        os.umask(0o022)
+        # What an earlier run left when it was killed.
+        self._remove(clean_up)
+        self.folder.mkdir(mode=0o700, parents=True)
+        try:
+            say("creating a site with a broker and a database")
+            copy_tree(self.stack.folder)
+            self.stack.create()
+            self.stack.set(**values)
+            self.stack.compose("up", "--detach", "--wait", "mariadb", "rabbitmq")
+            self.stack.compose("run", "--rm", "migrate")
+            yield self.stack
+        finally:
+            signal.signal(signal.SIGINT, signal.SIG_IGN)
+            say("cleaning up")
+            self._remove(clean_up)
+
+    def inside(self, service: str, *command: str, options: tuple[str, ...] = ("--rm",)) -> str:
+        """Run a command in a container as the product's service has it: limits, files, network."""
+        return self.stack.compose(
+            "run", *options, "--no-deps", f"--volume={TESTS / 'bench'}:/bench:ro",
+            "--env=PYTHONPATH=/app", "--env=DJANGO_SETTINGS_MODULE=soc.settings",
+            service, *command,
+        )  # fmt: skip
+
+    def add_a_stock_user(self, name: str) -> None:
+        """Make a user of the broker who may do all, with a certificate for a server ``name``.
+
+        Stock settings declare queues and use the default exchange: no service of ours may.
+        """
+        self.stack.exec(
+            "rabbitmq", "rabbitmqctl", "-q", "add_user", "bench", "unused-without-PLAIN"
+        )
+        self.stack.exec("rabbitmq", "rabbitmqctl", "-q", "set_permissions", "bench", *[".*"] * 3)
+        site = self.stack.folder / "env" / self.stack.site
+        authority = pki.Identity.load(site / "ca" / "ca.pem", site / "ca" / "ca.key")
+        identity = pki.issue(authority, "bench", [name])
+        folder = self.folder / "identity"
+        folder.mkdir()
+        (folder / "ca.pem").write_bytes(authority.certificate_pem)
+        (folder / "cert.pem").write_bytes(identity.certificate_pem)
+        (folder / "key.pem").write_bytes(identity.key_pem)
+
+    def _remove(self, clean_up: Callable[[], None]) -> None:
+        clean_up()
+        self.stack.remove()
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+
+def _stop(*_: object) -> NoReturn:
+    sys.exit("stopped")
