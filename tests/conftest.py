@@ -60,7 +60,10 @@ def _group(path: Path) -> str:
     folder = path.relative_to(REPOSITORY / "tests").parts[0]
     if path.name in ("test_base_images.py", "test_first_look.py"):
         return "images"
-    return {"stack": "stack", "browser": "stack", "embedded": "embedded"}.get(folder, "")
+    # A site of its own for what waits for mail most of the time, and for the browser.
+    if path.name == "test_mail.py" or folder == "browser":
+        return "second site"
+    return {"stack": "site", "embedded": "embedded"}.get(folder, "")
 
 
 @pytest.fixture(scope="session")
