@@ -29,8 +29,13 @@ class Bench:
         self.stack = Stack(self.folder / "tree", f"bench-{name}")
 
     @contextmanager
-    def site(self, clean_up: Callable[[], None] = lambda: None, **values: str) -> Iterator[Stack]:
-        """Start the site with values of its env file; ``clean_up`` removes what is beside it."""
+    def site(
+        self, clean_up: Callable[[], None] = lambda: None, *, whole: bool = False, **values: str
+    ) -> Iterator[Stack]:
+        """Start the site's servers, or the ``whole`` of it, with values of its env file.
+
+        ``clean_up`` removes what is beside it.
+        """
         if not has_engine():
             sys.exit(
                 f"!! no Docker engine answers: start it and run `make bench BENCH={self.name}` "
@@ -48,8 +53,11 @@ class Bench:
             copy_tree(self.stack.folder)
             self.stack.create()
             self.stack.set(**values)
-            self.stack.compose("up", "--detach", "--wait", "mariadb", "rabbitmq")
-            self.stack.compose("run", "--rm", "migrate")
+            if whole:
+                self.stack.make("up")
+            else:
+                self.stack.compose("up", "--detach", "--wait", "mariadb", "rabbitmq")
+                self.stack.compose("run", "--rm", "migrate")
             yield self.stack
         finally:
             signal.signal(signal.SIGINT, signal.SIG_IGN)
