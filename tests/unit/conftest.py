@@ -1,10 +1,16 @@
-"""What tests of pages share."""
+"""What unit tests share: pages, a relay that may be down, a clock that is moved."""
 
+from __future__ import annotations
+
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
 from django.contrib.auth.models import User
 from django.test import Client
+from django.utils import timezone
+
+from mailing import Clock, Outage
 
 
 @pytest.fixture
@@ -22,3 +28,18 @@ def browser(db: None, plain_static_files: None) -> Client:
     client = Client()
     client.force_login(User.objects.create_superuser("ann"))
     return client
+
+
+@pytest.fixture
+def outage(settings: Any) -> Iterator[Outage]:
+    """A relay that is down until it is started."""
+    relay = Outage(settings)
+    yield relay
+    relay.stop()
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    clock = Clock(timezone.now())
+    monkeypatch.setattr(timezone, "now", lambda: clock.now)
+    return clock

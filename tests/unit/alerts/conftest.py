@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from datetime import datetime, timedelta
 from typing import Any
 
 import pytest
-from django.utils import timezone
 
+from mailing import Clock
 from soc.alerts import engine
 from soc.alerts.conditions import Condition
 from soc.alerts.models import Rule
@@ -26,24 +25,6 @@ def rule(db: None) -> Rule:
 @pytest.fixture
 def subscription(db: None) -> Subscription:
     return Subscription.objects.create(name="ops", recipients="a@health.internal")
-
-
-class Clock:
-    """A clock that tests move; the database's and the mail's time follow it."""
-
-    def __init__(self) -> None:
-        self.now = timezone.now()
-
-    def move(self, **by: float) -> datetime:
-        self.now += timedelta(**by)
-        return self.now
-
-
-@pytest.fixture
-def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
-    clock = Clock()
-    monkeypatch.setattr(timezone, "now", lambda: clock.now)
-    return clock
 
 
 @pytest.fixture

@@ -17,7 +17,8 @@ from soc.core.severity import Severity
 from soc.notify.models import OutboundMail, Subscription
 
 if TYPE_CHECKING:
-    from conftest import Clock, Report
+    from conftest import Report
+    from mailing import Clock
 
 pytestmark = pytest.mark.django_db
 

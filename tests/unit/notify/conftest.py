@@ -2,22 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from typing import Any
+from collections.abc import Callable
 
 import pytest
-from django.utils import timezone
+
 from mailing import Clock, FakeRelay, Outage
-
 from soc.notify.models import Subscription
-
-
-@pytest.fixture
-def outage(settings: Any) -> Iterator[Outage]:
-    """A relay that is down until it is started."""
-    relay = Outage(settings)
-    yield relay
-    relay.stop()
 
 
 @pytest.fixture
@@ -31,13 +21,6 @@ def subscription() -> Subscription:
     return Subscription.objects.create(
         name="ops", recipients="a@health.internal\nb@health.internal", tags="SOC, CERT"
     )
-
-
-@pytest.fixture
-def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
-    clock = Clock(timezone.now())
-    monkeypatch.setattr(timezone, "now", lambda: clock.now)
-    return clock
 
 
 @pytest.fixture

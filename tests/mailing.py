@@ -90,8 +90,9 @@ class Clock:
     def __init__(self, now: datetime) -> None:
         self.now = now
 
-    def move(self, **by: float) -> None:
+    def move(self, **by: float) -> datetime:
         self.now += timedelta(**by)
+        return self.now
 
 
 def states() -> dict[str, int]:
