@@ -68,7 +68,8 @@ class Keeper:
             try:
                 granted = self._work(now, clock)
             except Error as error:
-                self._failed(error, clock)
+                self._backoff.failed(clock)
+                self._failed(error)
             else:
                 self._worked()
                 return granted
@@ -112,10 +113,9 @@ class Keeper:
     def release(self, now: int, unsent: Iterable[Run]) -> None:
         """Give the lease up at once, and back what was granted and not published.
 
-        Raises:
-            django.db.Error: the database is gone; the lease ends by itself.
+        Without the database the lease ends by itself.
         """
-        if not self.leader:
+        if not self.leader or not self.is_up:
             return
         until = now
         for run in sorted(unsent, key=lambda run: -run.due):
@@ -125,7 +125,10 @@ class Keeper:
                 enabled = True if run.final else None
                 self._records[run.entry.key] = Record(run.entry.key, run.previous, runs, enabled)
                 until = min(until, run.due - 1)
-        self._record(until, 0)
+        try:
+            self._record(until, 0)
+        except Error as error:
+            self._failed(error)
         self.leader = False
 
     # --- The lease ---------------------------------------------------------------------------
@@ -240,8 +243,7 @@ class Keeper:
             status.mend(changes.mended)
 
     # --- Trouble -----------------------------------------------------------------------------
-    def _failed(self, error: Error, clock: float) -> None:
-        self._backoff.failed(clock)
+    def _failed(self, error: Error) -> None:
         self._database.close()
         if self.is_up:
             self.is_up = False

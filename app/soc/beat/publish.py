@@ -7,6 +7,7 @@ import ssl
 import time
 import uuid
 from collections.abc import Iterator, Sequence
+from concurrent.futures import Future
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -19,6 +20,7 @@ from kombu.exceptions import OperationalError
 from soc.beat import templates, wire
 from soc.beat.plan import Run
 from soc.beat.rows import Message
+from soc.beat.worker import Background, Inline
 
 ASK_THE_TASK = object()
 """Stands for a template where every run goes through the task's own ``apply_async``."""
@@ -31,6 +33,9 @@ CONNECT_WITHIN = 5.0
 
 CONFIRM_WITHIN = 5.0
 """A connection that owes a confirm for this many seconds is given up."""
+
+PART_WITHIN = 0.5
+"""Seconds to wait for the broker's answer to a farewell, of AMQP or of TLS."""
 
 REST_OF_A_FRAME = 0.05
 """Seconds to wait for the rest of what has begun to arrive; it is kept if it takes longer."""
@@ -53,10 +58,12 @@ class Publisher:
     """Publishes runs; ``results`` tells what became of each, often a moment later.
 
     On AMQP messages are sent one after the other and the broker's confirms are read when they
-    have come. Other transports have published when their call returns.
+    have come. Other transports have published when their call returns. ``connects`` is false at
+    the end, when a new connection is not worth the wait.
     """
 
     def __init__(self, app: celery.Celery, timeout: float, prebuilt: bool | None) -> None:
+        self.connects = True
         self._app = app
         self._timeout = timeout
         self._prebuilt = prebuilt
@@ -73,6 +80,9 @@ class Publisher:
         self._declared: list[Any] = []
         self._frames: list[bytes] = []
         self._can_prebuild: dict[str, bool] = {}
+        amqp_is_spoken = _is_amqp(app.connection_for_write())
+        self._connector = Background("beat-broker") if amqp_is_spoken else Inline()
+        self._attempt: Future[Connection] | None = None
         self._retry = FIRST_RETRY
         self._retry_at = 0.0
         self._heartbeat_at = 0.0
@@ -87,16 +97,21 @@ class Publisher:
         return bool(self._unconfirmed)
 
     def ready(self) -> bool:
-        """Tell whether the broker takes messages now; connect if it is time to try."""
+        """Tell whether the broker takes messages now; begin to connect if it is time to try."""
         if self._connection is not None:
             # A broker that went away has said so: nothing must be sent into the void.
             self._read(0)
         if self._connection is not None:
             return not self._blocked
-        if time.monotonic() < self._retry_at:
+        if self._attempt is None:
+            if not self.connects or time.monotonic() < self._retry_at:
+                return False
+            self._attempt = self._connector.submit(self._connect)
+        if not self._attempt.done():
             return False
+        attempt, self._attempt = self._attempt, None
         try:
-            self._connect()
+            self._open(attempt.result())
         except self._errors() as error:
             logger.error("The broker cannot be reached, due tasks wait: %s", error)
             self._disconnect()
@@ -138,14 +153,17 @@ class Publisher:
         while self._results:
             yield self._results.pop(0)
 
-    def flush(self, seconds: float) -> None:
-        """Wait for what the broker owes."""
+    def close(self, seconds: float) -> None:
+        """Wait for what the broker owes; the rest counts as not published."""
         end = time.monotonic() + seconds
         while self._unconfirmed and (left := end - time.monotonic()) > 0:
             self._read(left)
-
-    def close(self) -> None:
-        """Close the connection; what is not confirmed counts as not published."""
+        self.connects = False
+        self._connector.shutdown()
+        if self._wire is not None and not self._unconfirmed:
+            with contextlib.suppress(*self._errors()):
+                self._wire.transport.sock.settimeout(PART_WITHIN)
+                self._wire.close()
         self._give_up("beat was stopped")
 
     # --- The connection ----------------------------------------------------------------------
@@ -159,16 +177,19 @@ class Publisher:
             amqp.AMQPError,
         )
 
-    def _connect(self) -> None:
+    def _connect(self) -> Connection:
         connection = self._app.connection_for_write(connect_timeout=CONNECT_WITHIN)
-        if connection.transport.driver_name == "py-amqp":
+        if _is_amqp(connection):
             connection.transport_options = {
                 "read_timeout": self._timeout,
                 "write_timeout": self._timeout,
                 **connection.transport_options,
             }
-        self._connection = connection
         connection.connect()
+        return connection
+
+    def _open(self, connection: Connection) -> None:
+        self._connection = connection
         channel = connection.channel()
         if isinstance(channel, amqp.Channel):
             self._confirm(channel)
@@ -235,10 +256,13 @@ class Publisher:
         self._tag = 0
         self._blocked = False
         connection, self._connection = self._connection, None
-        self._channel = self._producer = self._wire = None
+        wire, self._wire = self._wire, None
+        self._channel = self._producer = None
         if connection is not None:
             try:
-                connection.collect(socket_timeout=self._timeout)
+                if wire is not None and wire.connected:
+                    wire.transport.sock.settimeout(PART_WITHIN)
+                connection.collect()
             except Exception as error:
                 logger.debug("The broken connection could not be closed: %s", error)
 
@@ -335,3 +359,7 @@ class Publisher:
     def _set_blocked(self, blocked: bool, reason: str = "") -> None:
         self._blocked = blocked
         logger.warning("The broker %s", "takes no messages for now" if blocked else "takes again")
+
+
+def _is_amqp(connection: Connection) -> bool:
+    return connection.transport.driver_name == "py-amqp"

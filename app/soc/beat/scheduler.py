@@ -3,13 +3,14 @@
 ``celery beat --scheduler soc.beat.scheduler:Scheduler``; ``docs/beat.md`` says how it behaves.
 """
 
+import gc
 import logging
 import secrets
 import socket
 import time
 from collections import deque
 from collections.abc import Callable
-from concurrent.futures import Future
+from concurrent.futures import Future, wait
 from datetime import timedelta
 from functools import partial
 from typing import Any
@@ -28,7 +29,7 @@ from soc.beat.rows import Reader
 from soc.beat.stopping import uninterrupted
 from soc.beat.timer import Timer
 from soc.beat.timing import SECOND
-from soc.beat.worker import worker
+from soc.beat.worker import Background, Inline
 
 logger = logging.getLogger(__name__)
 
@@ -43,6 +44,10 @@ CLOCK_STEP = 2.0
 """Seconds by which the wall clock must have been put back for the plan to be made anew."""
 
 FLUSH_FOR = 1.0
+"""Seconds to wait for the broker's last confirms."""
+
+LEAVE_WITHIN = 3.0
+"""Seconds to wait at the end for a job of the database."""
 
 
 class Scheduler(DatabaseScheduler):
@@ -72,9 +77,10 @@ class Scheduler(DatabaseScheduler):
 
     def setup_schedule(self) -> None:
         """Connect; Celery does not call this for a scheduler that is only looked at."""
-        self._worker = worker(database.vendor())
+        self._worker = Inline() if database.vendor() == "sqlite" else Background("beat-database")
         self.keeper = self._worker.submit(self._make_keeper).result()
         self._publisher = self.Publisher(self.app, self.options.TIMEOUT, self.options.PREBUILT)
+        self._publisher.ready()
         self.dispatcher = Dispatcher(self._publisher, self.counts)
         self._worker.submit(self._install).result()
         self._job: Future[list[Run]] | None = None
@@ -246,16 +252,27 @@ class Scheduler(DatabaseScheduler):
             return
         self._closed = True
         with uninterrupted():
-            if self._job is not None:
-                self.dispatcher.push(self._job.result())
+            self._wait_for_the_database()
+            self._publisher.connects = False
             self._publish(self.now(), self.clock())
-            self._publisher.flush(FLUSH_FOR)
+            self._publisher.close(FLUSH_FOR)
+            # What the broker has not confirmed until now.
             self._publish(self.now(), self.clock())
-            self._worker.submit(self._leave).result()
-            self._publisher.close()
+            if self._job is None:
+                self._job = self._worker.submit(self._leave)
+                self._wait_for_the_database()
             self._worker.shutdown()
-            signals.closed.send(type(self), scheduler=self)
+        # The interpreter's end looks for cycles several times: half a second of CPU.
+        gc.freeze()
 
-    def _leave(self) -> None:
-        self._try(lambda: self.keeper.release(self.now(), self.dispatcher.take_back()))
-        self._try(lambda: status.forget(self.name))
+    def _wait_for_the_database(self) -> None:
+        if self._job is not None and not wait([self._job], LEAVE_WITHIN).done:
+            logger.warning("The database does not answer: the lease ends by itself")
+        self._collect()
+
+    def _leave(self) -> list[Run]:
+        self.keeper.release(self.now(), self.dispatcher.take_back())
+        if self.keeper.is_up:
+            self._try(partial(status.forget, self.name))
+        signals.closed.send(type(self), scheduler=self)
+        return []

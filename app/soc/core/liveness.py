@@ -72,9 +72,10 @@ def beat_ticked(scheduler: Any, **_: object) -> None:
         _recorded_at = time.monotonic()
 
 
-def beat_closed(**_: object) -> None:
+def beat_closed(scheduler: Any, **_: object) -> None:
     """Leave the board."""
-    forget()
+    if scheduler.database_is_up:
+        forget()
 
 
 def _record_and_close() -> None:

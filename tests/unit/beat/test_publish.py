@@ -43,15 +43,15 @@ def app() -> Iterator[celery.Celery]:
     made.conf.task_queues = [Queue("celery"), Queue("side", Exchange("other", "topic"), "side.key")]
     made.conf.task_ignore_result = True
 
-    @made.task(name="plain", base=Plain)
+    @made.task(shared=False, name="plain", base=Plain)
     def plain(*args: int, **kwargs: int) -> None:
         """Takes anything."""
 
-    @made.task(name="fussy", base=Fussy)
+    @made.task(shared=False, name="fussy", base=Fussy)
     def fussy(*args: int, **kwargs: int) -> None:
         """Takes anything."""
 
-    @made.task(name="picky")
+    @made.task(shared=False, name="picky")
     def picky(a: int) -> None:
         """Takes one argument."""
 
@@ -64,7 +64,7 @@ def app() -> Iterator[celery.Celery]:
 def publisher(app: celery.Celery) -> Iterator[Publisher]:
     made = Publisher(app, 1, None)
     yield made
-    made.close()
+    made.close(0)
 
 
 @pytest.fixture

@@ -1,5 +1,6 @@
 """When schedules fire."""
 
+import os
 from datetime import UTC, datetime
 from itertools import pairwise
 from zoneinfo import ZoneInfo
@@ -22,6 +23,14 @@ from soc.beat.timing import (
 )
 
 FIRST, LAST = moment(START), moment(END)
+ONCE_A_YEAR = {
+    "minute": "*/30", "hour": "2", "day_of_week": "*", "day_of_month": "25", "month_of_year": "10",
+}  # fmt: skip
+"""In the night in which the clock is put back; its next day has the offset of the first hour."""
+
+YEARS = int(os.environ.get("BEAT_YEARS", "5"))
+"""Random crontabs whose year is lived through; a year takes a second at worst."""
+
 FIELDS = ("minute", "hour", "day_of_week", "day_of_month", "month_of_year")
 
 
@@ -66,12 +75,14 @@ def local(at: int, zone: str) -> str:
     return f"{as_datetime(at).astimezone(ZoneInfo(zone)):%m-%d %H:%M %z}"
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=YEARS, deadline=None)
 @given(fields=crontabs, zone=st.sampled_from(ZONES))
 @example(dict.fromkeys(FIELDS, "*") | {"minute": "*/30", "hour": "1-3"}, "Europe/Berlin")
 @example(dict.fromkeys(FIELDS, "*") | {"minute": "30", "hour": "1,2,3"}, "Europe/Berlin")
 @example(dict.fromkeys(FIELDS, "*") | {"minute": "0,15,45", "hour": "2"}, "Australia/Lord_Howe")
 @example(dict.fromkeys(FIELDS, "*") | {"minute": "*/7", "hour": "2"}, "Australia/Lord_Howe")
+@example(dict.fromkeys(FIELDS, "*") | {"minute": "30"}, "Europe/Berlin")
+@example(ONCE_A_YEAR, "Europe/Berlin")
 def test_a_crontab_fires_all_year_when_a_clock_on_the_wall_says_so(
     fields: dict[str, str], zone: str
 ) -> None:

@@ -1,0 +1,105 @@
+"""What beat's publisher makes of the real broker's answers, as beat's own user."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from harness import Stack, run
+from soc.queues import TASK_EXCHANGE
+
+FULL = "beat-full"
+"""A queue that takes one message and refuses the next."""
+
+CODE = f"""
+import json, socket, time
+import django
+django.setup()
+from soc.beat.plan import Entry, Run
+from soc.beat.publish import Publisher
+from soc.beat.rows import Message
+from soc.beat.timing import Clocked
+from soc.celery import app
+
+app.loader.import_default_modules()
+publisher = Publisher(app, 2, True)
+
+def publish(key, count=1):
+    while not publisher.ready():
+        time.sleep(0.05)
+    message = Message("of a test", "soc.core.tasks.keep_house", "[]", "{{}}", None,
+                      "{TASK_EXCHANGE}", key, "{{}}", None, None, expire_seconds=60)
+    entry = Entry(1, Clocked(0), created=0, message=message)
+    assert publisher.send([Run(entry, due, None) for due in range(count)]) == ()
+
+def answers():
+    end = time.monotonic() + 10
+    while publisher.waits and time.monotonic() < end:
+        publisher._read(0.1)
+    return [result.problem for result in publisher.results()]
+
+answer = {{}}
+publish("{FULL}")
+answer["taken"] = answers()
+publish("{FULL}", 3)
+answer["refused"] = answers()
+publish("nowhere")
+answer["returned"] = answers()
+publish("{FULL}", 2)
+# Below TLS, as a network does it.
+socket.socket.shutdown(publisher._wire.transport.sock, socket.SHUT_RDWR)
+answer["lost"] = answers()
+publish("nowhere")
+answer["afterwards"] = answers()
+publisher.close(1)
+print(json.dumps(answer))
+"""
+
+
+@pytest.fixture
+def full_queue(stack: Stack) -> Iterator[None]:
+    """A queue of one message on the exchange of the tasks."""
+    limits = {"x-max-length": 1, "x-overflow": "reject-publish"}
+    definitions = {
+        "queues": [
+            {"name": FULL, "vhost": "/", "durable": True, "auto_delete": False,
+             "arguments": {"x-queue-type": "classic"} | limits},
+        ],
+        "bindings": [
+            {"source": TASK_EXCHANGE, "vhost": "/", "destination": FULL,
+             "destination_type": "queue", "routing_key": FULL, "arguments": {}},
+        ],
+    }  # fmt: skip
+    stack.exec(
+        "rabbitmq", "sh", "-c",
+        "cat >/tmp/full.json && rabbitmqctl -q import_definitions /tmp/full.json",
+        stdin=json.dumps(definitions),
+    )  # fmt: skip
+    yield
+    stack.exec("rabbitmq", "rabbitmqctl", "-q", "delete_queue", FULL)
+
+
+def as_beat(stack: Stack, code: str) -> Any:
+    """Run code beside the site's beat, with its identity but not its share of the CPU."""
+    printed = run(
+        "docker", "run", "--rm", "--interactive", f"--name={stack.project}-publisher",
+        f"--network={stack.project}_data", f"--env-file={stack.env_file}",
+        "--env=SOC_SERVICE=beat", "--env=DJANGO_SETTINGS_MODULE=soc.settings",
+        f"--volume={stack.env_file.with_suffix('')}/beat:/run/site:ro",
+        stack.inspect("beat")["Config"]["Image"], "python3", "-",
+        stdin=code,
+    )  # fmt: skip
+    return json.loads(printed.strip().splitlines()[-1])
+
+
+@pytest.mark.usefixtures("full_queue")
+def test_every_answer_of_the_broker_is_told_of_the_right_run(stack: Stack) -> None:
+    answer = as_beat(stack, CODE)
+    assert answer["taken"] == [""]
+    assert answer["refused"] == ["the broker refused the message"] * 3
+    assert [problem[:18] for problem in answer["returned"]] == ["no queue takes it:"]
+    assert [problem[:14] for problem in answer["lost"]] == ["not confirmed:"] * 2
+    assert [problem[:18] for problem in answer["afterwards"]] == ["no queue takes it:"]
