@@ -49,6 +49,7 @@ def pytest_unconfigure() -> None:
     shutil.rmtree(_SITE_ROOT)
 
 
+@pytest.hookimpl(tryfirst=True)  # pytest-xdist reads the marks in the same hook
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Keep tests together that share a site, so that several processes can share the tests."""
     for item in items:

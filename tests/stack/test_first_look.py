@@ -71,7 +71,7 @@ def test_make_up_says_what_it_has_chosen_and_where_everything_is(
 
 
 def test_the_first_warning_is_mailed_soon(local: Local, started: str) -> None:
-    wait_for("the mail", lambda: "Certificate of catcher:2525" in local.make("mail"), FIRST_MAIL)
+    wait_for("the mail", lambda: "WARNING: catcher:2525" in local.make("mail"), FIRST_MAIL)
 
 
 def test_make_status_shows_every_service(local: Local, started: str) -> None:
