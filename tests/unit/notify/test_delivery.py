@@ -12,8 +12,8 @@ from celery.exceptions import SoftTimeLimitExceeded
 from django.db import OperationalError
 from django.test import Client
 from django.utils import timezone
-from mailing import NOTICE, Clock, FakeRelay, Outage, make_due, states
 
+from mailing import NOTICE, Clock, FakeRelay, Outage, make_due, states
 from soc.core.severity import Severity
 from soc.notify import delivery, outbox, smtp, tasks
 from soc.notify.models import OutboundMail, Subscription

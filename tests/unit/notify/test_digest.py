@@ -8,8 +8,8 @@ from datetime import UTC, datetime, time
 
 import pytest
 from django.utils import timezone
-from mailing import NOTICE, Clock, FakeRelay, Outage, states
 
+from mailing import NOTICE, Clock, FakeRelay, Outage, states
 from soc.core.severity import Severity
 from soc.notify import delivery, digest, outbox
 from soc.notify.models import OutboundMail, Subscription

@@ -10,8 +10,8 @@ from django.contrib.auth.models import Permission, User
 from django.test import Client
 from django.urls import reverse
 from django.utils import timezone
-from mailing import NOTICE, Clock, FakeRelay, Outage, states
 
+from mailing import NOTICE, Clock, FakeRelay, Outage, states
 from soc.notify import delivery, outbox, relay
 from soc.notify.models import OutboundMail, Subscription
 

@@ -9,8 +9,8 @@ from django.core.exceptions import ValidationError
 from django.utils.safestring import mark_safe
 from hypothesis import given
 from hypothesis import strategies as st
-from mailing import NOTICE
 
+from mailing import NOTICE
 from soc.core.severity import Severity
 from soc.notify import templates
 from soc.notify.models import Subscription

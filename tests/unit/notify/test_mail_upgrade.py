@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 from django.apps import apps
 from django.utils import timezone
-from mailing import FakeRelay, states
 
+from mailing import FakeRelay, states
 from soc.notify import delivery
 from soc.notify.models import OutboundMail, Subscription
 

@@ -8,8 +8,8 @@ import pytest
 from celery.exceptions import SoftTimeLimitExceeded
 from django.db import transaction
 from django.utils import timezone
-from mailing import NOTICE, Clock, FakeRelay, Outage, states
 
+from mailing import NOTICE, Clock, FakeRelay, Outage, states
 from soc.core.severity import Severity
 from soc.notify import delivery, outbox, templates
 from soc.notify.models import LIFE, OutboundMail, Subscription

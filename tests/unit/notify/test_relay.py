@@ -9,8 +9,8 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
-from mailing import NOTICE, Clock, FakeRelay, Outage, relay_row, states
 
+from mailing import NOTICE, Clock, FakeRelay, Outage, relay_row, states
 from soc.core.severity import Severity
 from soc.notify import delivery, health, outbox, relay, smtp, tasks
 from soc.notify.models import OutboundMail, Pace, Relay, Subscription

@@ -6,8 +6,8 @@ from datetime import UTC, datetime, time, timedelta
 
 import pytest
 from django.utils import timezone
-from mailing import NOTICE, Clock, FakeRelay, states
 
+from mailing import NOTICE, Clock, FakeRelay, states
 from soc.notify import delivery, outbox, reports
 from soc.notify.models import LIFE_OF_A_REPORT, OutboundMail, Subscription
 

@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 from aiosmtpd.controller import Controller
-from mailing import NOTICE, FakeRelay, free_port
 
 import pki
+from mailing import NOTICE, FakeRelay, free_port
 from soc.notify import delivery, health, outbox, smtp
 from soc.notify.models import Subscription
 
