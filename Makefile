@@ -33,7 +33,7 @@ $(VENV)/ready: app/requirements.txt tests/requirements.txt
 	@touch $@
 
 test: lint ## Run every test that this machine can run; REQUIRE=all makes a missing part an error
-	@$(VENV)/bin/pytest --numprocesses auto --dist loadgroup $(TESTS)
+	@$(VENV)/bin/pytest --numprocesses auto $(TESTS)
 
 lint: $(VENV)/ready ## Check the style of the code, type hints included
 	@$(VENV)/bin/ruff check app tests docker

@@ -5,9 +5,11 @@ import shutil
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import django
 import pytest
+from xdist.scheduler.loadscope import LoadScopeScheduling
 
 from harness import (
     REPOSITORY,
@@ -49,22 +51,22 @@ def pytest_unconfigure() -> None:
     shutil.rmtree(_SITE_ROOT)
 
 
-@pytest.hookimpl(tryfirst=True)  # pytest-xdist reads the marks in the same hook
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Keep tests together that share a site, so that several processes can share the tests."""
-    for item in items:
-        if group := _group(item.path):
-            item.add_marker(pytest.mark.xdist_group(group))
+class BySite(LoadScopeScheduling):
+    """Gives the tests that share a site to one process, so that several can share the tests."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        path = Path(nodeid.partition("::")[0])
+        if path.name in ("test_base_images.py", "test_first_look.py"):
+            return "images"
+        # A site of its own for what waits for mail most of the time, and for the browser.
+        if path.name == "test_mail.py" or path.parts[1] == "browser":
+            return "second site"
+        return "site" if path.parts[1] == "stack" else str(path)
 
 
-def _group(path: Path) -> str:
-    folder = path.relative_to(REPOSITORY / "tests").parts[0]
-    if path.name in ("test_base_images.py", "test_first_look.py"):
-        return "images"
-    # A site of its own for what waits for mail most of the time, and for the browser.
-    if path.name == "test_mail.py" or folder == "browser":
-        return "second site"
-    return {"stack": "site", "embedded": "embedded"}.get(folder, "")
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> BySite:
+    """Take our scheduler whatever ``--dist`` says."""
+    return BySite(config, log)
 
 
 @pytest.fixture(scope="session")
