@@ -40,7 +40,7 @@ lint: $(VENV)/ready ## Check the style of the code, type hints included
 	@$(VENV)/bin/ruff format --check app tests docker
 
 bench: $(VENV)/ready ## Run a benchmark: BENCH=tasks|...
-	@$(VENV)/bin/python tests/bench/$(BENCH).py
+	@PYTHONPATH=app:tests $(VENV)/bin/python tests/bench/$(BENCH).py
 
 lock: ## Bring the requirement locks up to date (needs uv)
 	@for lock in app docker/app tests; do (cd $$lock && for list in *requirements.in; do \

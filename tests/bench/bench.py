@@ -6,14 +6,12 @@ import signal
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import NoReturn
 
-TESTS = Path(__file__).resolve().parents[1]
-sys.path.extend([str(TESTS), str(TESTS.parent / "app")])
+from harness import REPOSITORY, Stack, copy_tree, has_engine
+from soc.core import pki
 
-from harness import REPOSITORY, Stack, copy_tree, has_engine  # noqa: E402
-from soc.core import pki  # noqa: E402
+TESTS = REPOSITORY / "tests"
 
 
 def say(text: str) -> None:
@@ -26,7 +24,7 @@ class Bench:
     def __init__(self, name: str) -> None:
         self.name = name
         self.folder = REPOSITORY / "var" / f"bench-{name}"
-        self.stack = Stack(self.folder / "tree", f"bench-{name}")
+        self.stack = Stack(self.folder / "tree", f"bench-{name.replace('_', '-')}")
 
     @contextmanager
     def site(

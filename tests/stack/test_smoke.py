@@ -95,6 +95,8 @@ answer = Endpoint.objects.create(host="beat", port=1, enabled=False).pk
         "kwargs": json.dumps({"key": key}),
         "headers": "{}",
         "expire_seconds": 30,
+        "beat_options-TOTAL_FORMS": 0,
+        "beat_options-INITIAL_FORMS": 0,
     }
     observed = f"""
 from soc.ssl_certs.models import Observation
