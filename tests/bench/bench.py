@@ -24,7 +24,8 @@ class Bench:
     def __init__(self, name: str) -> None:
         self.name = name
         self.folder = REPOSITORY / "var" / f"bench-{name}"
-        self.stack = Stack(self.folder / "tree", f"bench-{name.replace('_', '-')}")
+        # No site's name may begin with another's and a hyphen: that is how what is left is found.
+        self.stack = Stack(self.folder / "tree", f"bench-{name.replace('_', '')}")
 
     @contextmanager
     def site(
