@@ -7,6 +7,7 @@ has the time of arrival, the schedule's name, the task's id, who sent it and the
 message tells it, divided by tabs.
 """
 
+import contextlib
 import os
 import signal
 import ssl
@@ -58,12 +59,12 @@ def consume(queue: str, file: TextIO) -> None:
         print("consuming", flush=True)
         flushed = time.monotonic()
         while True:
-            try:
+            with contextlib.suppress(TimeoutError):
                 connection.drain_events(timeout=FLUSH)
-            except TimeoutError:
-                connection.heartbeat_tick()
             if time.monotonic() - flushed > FLUSH:
                 file.flush()
+                # Not only when nothing comes: the broker gives up who never says a word.
+                connection.heartbeat_tick()
                 flushed = time.monotonic()
 
 

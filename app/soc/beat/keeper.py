@@ -64,28 +64,31 @@ class Keeper:
         Without the database a beat that is alone grants what it knows and records it later; one
         that is not must wait, because the other may hold the lease by then.
         """
+        granted: list[Run] = []
         if clock >= self._backoff.at:
             try:
-                granted = self._work(now, clock)
+                self._work(now, clock, granted)
             except Error as error:
                 self._backoff.failed(clock)
                 self._failed(error)
             else:
                 self._worked()
                 return granted
-        return self._grant_alone(now) if self.leader and self._alone else []
+        if self.leader and self._alone:
+            granted += self._grant_alone(now)
+        return granted
 
-    def _work(self, now: int, clock: float) -> list[Run]:
+    def _work(self, now: int, clock: float, granted: list[Run]) -> None:
+        """Add to ``granted``, which holds even if a later statement fails."""
         if not self.leader:
             if not self._lease_timer.is_due(clock):
-                return []
+                return
             self._ask_for_the_lease(now, clock)
             if not self.leader:
-                return []
-        granted = self._grant_if_due(now, clock)
+                return
+        granted += self._grant_if_due(now, clock)
         if self.leader and self._poll_timer.is_due(clock) and self._find_edits(now, clock):
             granted += self._grant_if_due(now, clock)
-        return granted
 
     def next_at(self, now: int, clock: float) -> float:
         """Return the monotonic time at which ``work`` has something to do."""

@@ -244,6 +244,17 @@ def test_without_a_database_a_beat_that_is_alone_goes_on(
     assert task.total_run_count == 2
 
 
+def test_what_was_granted_is_run_though_the_look_for_edits_fails(
+    beat: Any, make_task: MakeTask, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    task = make_task(ago=30)
+    beat.work()
+    monkeypatch.setattr(beat.keeper._database, "poll", fail)
+    assert names(beat.work(after=30)) == ["task"]
+    task.refresh_from_db()
+    assert task.total_run_count == 1
+
+
 def test_without_a_database_a_beat_that_is_not_alone_waits(
     beat: Any, make_task: MakeTask, monkeypatch: pytest.MonkeyPatch
 ) -> None:
