@@ -30,6 +30,9 @@ publisher = Publisher(app, 2, True)
 def publish(key, count=1):
     while not publisher.ready():
         time.sleep(0.05)
+    send(key, count)
+
+def send(key, count):
     message = Message("of a test", "soc.core.tasks.keep_house", "[]", "{{}}", None,
                       "{TASK_EXCHANGE}", key, "{{}}", None, None, expire_seconds=60)
     entry = Entry(1, Clocked(0), created=0, message=message)
@@ -48,9 +51,9 @@ publish("{FULL}", 3)
 answer["refused"] = answers()
 publish("nowhere")
 answer["returned"] = answers()
-# Below TLS, as a network does it, and before the broker can have answered.
+# Below TLS, as a network does it, and before anybody can have noticed.
 socket.socket.shutdown(publisher._wire.transport.sock, socket.SHUT_WR)
-publish("{FULL}", 2)
+send("{FULL}", 2)
 answer["lost"] = answers()
 publish("nowhere")
 answer["afterwards"] = answers()
