@@ -53,9 +53,11 @@ def resolve(alerts: QuerySet[Alert], by: str, note: str = "") -> int:
             Subject.objects.filter(pk__in=subject_keys).update(
                 alert=None, recent="", good=0, revision=F("revision") + 1
             )
-            Alert.objects.filter(pk__in=[alert.pk for alert in locked]).update(**ending())
+            values = ending()
+            Alert.objects.filter(pk__in=[alert.pk for alert in locked]).update(**values)
             for alert in locked:
-                before, alert.state, alert.resolved_at = alert.state, State.RESOLVED, timezone.now()
+                before, alert.state = alert.state, State.RESOLVED
+                alert.resolved_at = values["resolved_at"]
                 record(alert, Kind.RESOLVED, before=before, by=by, text=note)
             count += len(locked)
     return count
@@ -94,9 +96,9 @@ def silence(alerts: QuerySet[Alert], by: str, comment: str, duration: timedelta)
     ]
     with transaction.atomic():
         Silence.objects.bulk_create(new)
+        why = str(new[0])[:200] if new else ""
         for portion in _portions(Alert.objects.filter(pk__in=keys, state=State.FIRING)):
             locked = _locked(portion, [State.FIRING])
-            why = str(new[0])[:200]
             _advance(*(locked, Kind.SUPPRESSED, State.SUPPRESSED, by, why), suppressed_by=why)
             outbox.withdraw(alert.topic for alert in locked)
     return len(new)

@@ -7,8 +7,6 @@ from django.db.models import Q
 
 from soc.alerts.models import OPEN, Alert, Silence, Subject
 
-_PENDING = Q(state=Alert.State.PENDING)
-
 
 class Quiet:
     """The silences at one moment, read once and only if anybody asks."""
@@ -36,7 +34,8 @@ class Quiet:
 
     def _parent(self, fingerprint: str) -> str:
         if fingerprint not in self._parents:
-            in_trouble = Alert.objects.filter(OPEN, open_key=fingerprint).exclude(_PENDING)
+            alerts = Alert.objects.filter(OPEN, open_key=fingerprint)
+            in_trouble = alerts.exclude(state=Alert.State.PENDING)
             parent = in_trouble.select_related("subject", "rule").first()
             self._parents[fingerprint] = f"{parent} is in trouble"[:200] if parent else ""
         return self._parents[fingerprint]
