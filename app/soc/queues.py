@@ -13,8 +13,18 @@ QUORUM = {"x-queue-type": "quorum"}
 
 
 @dataclass(frozen=True)
+class Stream:
+    """The topic exchange whose messages, which are no tasks, a queue gathers."""
+
+    exchange: str
+    routing_key: str
+    publisher: str
+    """The broker user who may publish there, and nothing else."""
+
+
+@dataclass(frozen=True)
 class Queue:
-    """One task queue and the worker that empties it.
+    """One queue and the worker that empties it: of tasks, unless it has a stream.
 
     Times are in seconds. A message is dead-lettered after ``delivery_limit`` deliveries that were
     not acknowledged, after ``message_ttl`` in the queue, or when a worker rejects it.
@@ -22,7 +32,8 @@ class Queue:
 
     name: str
     purpose: str
-    applications: tuple[str, ...]
+    applications: tuple[str, ...] = ()
+    stream: Stream | None = None
     concurrency: int = 1
     prefetch: int = 1
     soft_time_limit: int = 60
@@ -68,10 +79,26 @@ QUEUES: tuple[Queue, ...] = (
     Queue(
         "shared",
         "housekeeping and small tasks of every application",
-        applications=("core", "alerts"),
+        applications=("core", "alerts", "events"),
     ),
     Queue("ssl_certs", "certificate scans", applications=("ssl_certs",), concurrency=2),
+    Queue("ldap_probe", "probes of directory servers", applications=("ldap_probe",)),
+    Queue(
+        "mail_collector",
+        "what the robots' mails and logons tell",
+        applications=("mail_collector", "logons"),
+    ),
+    Queue(
+        "events",
+        "Windows events of the robots",
+        stream=Stream("logstash", "logstash", publisher="logstash"),
+        message_ttl=7 * 24 * 3600,
+        max_length=2_000_000,
+    ),
 )
+
+TASK_QUEUES = tuple(queue for queue in QUEUES if queue.stream is None)
+STREAMS = {queue.name: queue.stream for queue in QUEUES if queue.stream is not None}
 
 BY_NAME = {queue.name: queue for queue in QUEUES}
 BY_APPLICATION = {name: queue for queue in QUEUES for name in queue.applications}

@@ -12,7 +12,7 @@ from kombu import Exchange
 from kombu import Queue as KombuQueue
 
 from soc import environment
-from soc.queues import QUEUES, QUORUM, TASK_EXCHANGE
+from soc.queues import QUORUM, TASK_EXCHANGE, TASK_QUEUES
 
 SITE = environment.of_process(os.environ)
 EMBEDDED = SITE["SOC_STACK"] == "embedded"
@@ -46,7 +46,11 @@ INSTALLED_APPS = [
     "soc.core",
     "soc.notify",
     "soc.alerts",
+    "soc.events",
     "soc.ssl_certs",
+    "soc.ldap_probe",
+    "soc.mail_collector",
+    "soc.logons",
 ]
 MIDDLEWARE = [
     "django.middleware.security.SecurityMiddleware",
@@ -168,7 +172,7 @@ CELERY_TASK_QUEUES = [
         # The broker's definitions declare the queues; a worker may not.
         no_declare=not EMBEDDED,
     )
-    for queue in QUEUES
+    for queue in TASK_QUEUES
 ]
 CELERY_TASK_ROUTES = ["soc.celery.route"]
 CELERY_TASK_CREATE_MISSING_QUEUES = False

@@ -6,7 +6,7 @@ python -m soc.worker email
 import sys
 
 from soc.celery import app
-from soc.queues import BY_NAME
+from soc.queues import BY_NAME, TASK_QUEUES, Queue
 
 
 def main(arguments: list[str]) -> None:
@@ -17,7 +17,7 @@ def main(arguments: list[str]) -> None:
     app.worker_main(
         [
             "worker",
-            f"--queues={queue.name}",
+            _consumed(queue),
             f"--hostname={queue.name}@%h",
             f"--concurrency={queue.concurrency}",
             f"--prefetch-multiplier={queue.prefetch}",
@@ -27,6 +27,13 @@ def main(arguments: list[str]) -> None:
             "--without-mingle",
         ]
     )
+
+
+def _consumed(queue: Queue) -> str:
+    """Return the option that names the task queues: none where a bootstep empties a stream."""
+    if queue.stream:
+        return "--exclude-queues=" + ",".join(other.name for other in TASK_QUEUES)
+    return f"--queues={queue.name}"
 
 
 if __name__ == "__main__":

@@ -39,7 +39,10 @@ BENCH = Bench("tasks")
 FOLDER, STACK = BENCH.folder, BENCH.stack
 RECORDS = FOLDER / "records"
 WORKER = f"{STACK.project}-worker"
-KILL_A_CHILD = "until kill -9 $(cut -d ' ' -f 1 /proc/1/task/1/children); do sleep 0.1; done"
+KILL_A_CHILD = (
+    "main=$(cut -d ' ' -f 1 /proc/1/task/1/children);"
+    "until kill -9 $(cut -d ' ' -f 1 /proc/$main/task/$main/children); do sleep 0.1; done"
+)
 
 Results = defaultdict[tuple[str, str], list[float]]
 """The values of all rounds by what was measured and of which variant."""

@@ -20,7 +20,14 @@ from django.urls.resolvers import RoutePattern
 from soc import environment
 from soc.celery import app
 from soc.core import broker, checks, site
-from soc.queues import BY_APPLICATION, DEAD_LETTER_EXCHANGE, QUEUES, TASK_EXCHANGE, queue_of
+from soc.queues import (
+    BY_APPLICATION,
+    DEAD_LETTER_EXCHANGE,
+    QUEUES,
+    TASK_EXCHANGE,
+    TASK_QUEUES,
+    queue_of,
+)
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 COMPOSE_TEXT = (REPOSITORY / "compose.yaml").read_text()
@@ -75,13 +82,26 @@ def test_every_queue_is_defined_in_the_broker_with_its_limits() -> None:
         assert policy["dead-letter-exchange"] == DEAD_LETTER_EXCHANGE
         assert queue.dead_letter_name in defined
     bound = {b["destination"] for b in DEFINITIONS["bindings"] if b["source"] == TASK_EXCHANGE}
-    assert bound == {queue.name for queue in QUEUES}
+    assert bound == {queue.name for queue in TASK_QUEUES}
+
+
+def test_the_messages_of_a_stream_come_to_its_queue_and_nowhere_else() -> None:
+    for queue in QUEUES:
+        sources = {
+            (b["source"], b["routing_key"])
+            for b in DEFINITIONS["bindings"]
+            if b["destination"] == queue.name
+        }
+        if queue.stream:
+            assert sources == {(queue.stream.exchange, queue.stream.routing_key)}
+        else:
+            assert {source for source, _ in sources} == {TASK_EXCHANGE}
 
 
 def test_every_broker_user_is_a_service_and_has_permissions() -> None:
     users = {user["name"] for user in DEFINITIONS["users"]}
     workers = {queue.service for queue in QUEUES}
-    assert users == workers | {"beat", "flower", "monitor"}
+    assert users == workers | {"beat", "flower", "logstash", "monitor"}
     assert {permission["user"] for permission in DEFINITIONS["permissions"]} == users
     assert "guest" not in users
 
@@ -91,10 +111,12 @@ def test_a_worker_may_read_only_its_own_task_queue(queue: Any) -> None:
     (permission,) = [p for p in DEFINITIONS["permissions"] if p["user"] == queue.service]
     readable = {q.name for q in QUEUES if re.search(permission["read"], q.name)}
     assert readable == {queue.name}
-    for other in [*QUEUES, *(q.dead_letter_name for q in QUEUES)]:
-        name = getattr(other, "name", other)
-        assert not re.search(permission["configure"], name)
-        assert not re.search(permission["write"], name)
+    for other in QUEUES:
+        for name in (other.name, other.dead_letter_name):
+            assert not re.search(permission["configure"], name)
+            assert not re.search(permission["write"], name)
+        may_read_dead = queue.stream is not None and other == queue
+        assert bool(re.search(permission["read"], other.dead_letter_name)) is may_read_dead
     assert not re.search(permission["write"], "amq.default")
 
 
@@ -273,6 +295,10 @@ def test_an_import_is_found_in_any_spelling(code: str) -> None:
         ("notify", {"core"}),
         ("alerts", {"core", "notify"}),
         ("ssl_certs", {"core", "notify", "alerts"}),
+        ("ldap_probe", {"core", "notify", "alerts"}),
+        ("events", {"core", "notify", "alerts"}),
+        ("mail_collector", {"core", "notify", "alerts", "events"}),
+        ("logons", {"core", "notify", "alerts", "events"}),
     ],
 )
 def test_dependencies_run_one_way(package: str, allowed: set[str]) -> None:

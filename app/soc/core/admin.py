@@ -36,7 +36,7 @@ from soc.core.checks import problems_of
 from soc.core.models import ApiToken, Heartbeat, QueueSample, TaskFailure
 from soc.core.schedules import REQUEST_PREFIX, next_run, request_run
 from soc.core.times import local
-from soc.queues import QUEUES
+from soc.queues import TASK_QUEUES
 
 for _model in (
     *(ClockedSchedule, CrontabSchedule, IntervalSchedule, PeriodicTask, SolarSchedule),
@@ -83,7 +83,7 @@ class ScheduleForm(forms.ModelForm):
 
     task = forms.ChoiceField(choices=_task_choices, widget=UnfoldAdminSelectWidget)
     queue = forms.ChoiceField(
-        choices=[(queue.name, f"{queue.name}: {queue.purpose}") for queue in QUEUES],
+        choices=[(queue.name, f"{queue.name}: {queue.purpose}") for queue in TASK_QUEUES],
         widget=UnfoldAdminSelectWidget,
     )
 

@@ -17,7 +17,7 @@ from kombu.transport.native_delayed_delivery import (
     level_name,
 )
 
-from soc.queues import DEAD_LETTER_EXCHANGE, QUEUES, QUORUM, TASK_EXCHANGE, Queue
+from soc.queues import DEAD_LETTER_EXCHANGE, QUEUES, QUORUM, STREAMS, TASK_EXCHANGE, Queue
 
 EXPIRED_QUEUE = "soc.expired"
 MONITOR_USER = "monitor"
@@ -88,8 +88,10 @@ def _service_permissions() -> Iterator[tuple[str, str, str, str]]:
             queue.service,
             _any_of(events, control, replies, mailbox),
             _any_of(tasks, delayed, events, replies, mailbox),
-            _any_of(queue.name, control, mailbox),
+            _any_of(queue.name, *_dead_letters_of_stream(queue), control, mailbox),
         )
+    for stream in STREAMS.values():
+        yield stream.publisher, _any_of(), _any_of(re.escape(stream.exchange)), _any_of()
     yield "beat", _any_of(), _any_of(tasks, delayed), _any_of()
     receiver, reply_queue = r"celeryev\..+", r".+\.reply\.celery\.pidbox"
     yield (
@@ -98,6 +100,11 @@ def _service_permissions() -> Iterator[tuple[str, str, str, str]]:
         _any_of(control, receiver, reply_queue),
         _any_of(events, receiver, replies, reply_queue),
     )
+
+
+def _dead_letters_of_stream(queue: Queue) -> list[str]:
+    """Return what the worker of a stream reads beside it: it lists what it refused."""
+    return [re.escape(queue.dead_letter_name)] if queue.stream else []
 
 
 def _permission(
@@ -170,6 +177,8 @@ def _exchanges() -> Iterator[Definition]:
     yield _exchange(TASK_EXCHANGE, "topic")
     yield _exchange(DEAD_LETTER_EXCHANGE, "headers")
     yield _exchange(_EVENTS, "topic")
+    for stream in STREAMS.values():
+        yield _exchange(stream.exchange, "topic")
     yield _exchange(CELERY_DELAYED_DELIVERY_EXCHANGE, "topic")
     for level in _levels():
         yield _exchange(level_name(level), "topic")
@@ -205,6 +214,10 @@ def _kept(*, days: int, messages: int) -> Definition:
 
 def _bindings() -> Iterator[Definition]:
     for queue in QUEUES:
+        yield from _dead_letter_bindings(queue)
+        if queue.stream:
+            yield _binding(queue.stream.exchange, queue.name, queue.stream.routing_key)
+            continue
         # "#." also takes the key of a delayed task, which starts with 28 words of delay.
         yield _binding(TASK_EXCHANGE, queue.name, f"#.{queue.routing_key}")
         yield _binding(
@@ -213,7 +226,6 @@ def _bindings() -> Iterator[Definition]:
             f"#.{queue.routing_key}",
             kind="exchange",
         )
-        yield from _dead_letter_bindings(queue)
     for level in _levels():
         skipped = "*." * (MAX_LEVEL - level)
         yield _binding(level_name(level), level_name(level), f"{skipped}1.#")

@@ -9,7 +9,7 @@ from django.core import checks
 from django.db import DatabaseError
 
 from soc.celery import app
-from soc.queues import BY_NAME
+from soc.queues import TASK_QUEUES
 
 
 @checks.register(checks.Tags.database)
@@ -44,7 +44,7 @@ def problems_of(schedule: Any) -> Iterator[str]:
             inspect.signature(task.run).bind(*arguments[0], **arguments[1])
         except (TypeError, ValueError) as error:
             yield f"has arguments that {schedule.task} does not take: {error}"
-    if schedule.queue not in BY_NAME:
+    if schedule.queue not in {queue.name for queue in TASK_QUEUES}:
         yield f"goes to the queue {schedule.queue!r}, which no worker consumes"
     if not (schedule.expires or schedule.expire_seconds):
         yield "has no expiry: after an outage its runs would come in a flood"

@@ -25,7 +25,7 @@ from cryptography import x509
 
 from soc import environment
 from soc.core import broker, pki
-from soc.queues import BY_NAME, QUEUES
+from soc.queues import BY_NAME, QUEUES, STREAMS
 
 CONTAINER_UID = 999
 """Every container runs as this id: the public MariaDB and RabbitMQ images give it to theirs."""
@@ -39,6 +39,8 @@ CATCHER_LIFETIME = timedelta(days=20)
 APP_SERVICES = ("migrate", "web", *(queue.service for queue in QUEUES), "beat")
 SERVERS = ("mariadb", "rabbitmq")
 SERVICES = (*SERVERS, *APP_SERVICES, "flower", "catcher")
+PUBLISHERS = tuple(stream.publisher for stream in STREAMS.values())
+"""Who sends to the stack from outside: each has a certificate of the site and no container."""
 
 SAMPLER = BY_NAME["shared"].service
 """The worker that asks the management API for the state of the queues."""
@@ -122,13 +124,13 @@ def render(site: Site) -> list[str]:
     values = site.values()
     site.folder.mkdir(mode=0o700, exist_ok=True)
     authority = _authority(site)
-    for service in SERVICES:
+    for service in (*SERVICES, *PUBLISHERS):
         folder = site.folder / service
         folder.mkdir(mode=0o755, exist_ok=True)
         for name in _SECRETS.get(service, ()):
             if not (folder / name).exists():
                 _write(folder / name, new_secret())
-        if _certify(folder, service, authority, values):
+        if _certify(folder, service, authority, values) and service in SERVICES:
             renewed.append(service)
     _render_database(site)
     _render_broker(site)

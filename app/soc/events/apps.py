@@ -1,0 +1,10 @@
+"""Django's entry to the event stream."""
+
+from django.apps import AppConfig
+
+
+class EventsConfig(AppConfig):
+    """Takes in the Windows events that robots ship, each once."""
+
+    name = "soc.events"
+    verbose_name = "Event stream"
