@@ -9,6 +9,7 @@ from django.utils import timezone
 
 from soc.alerts.changes import ending, record
 from soc.alerts.models import OPEN, Alert, AlertEvent, Silence, Subject
+from soc.core.batches import batched
 from soc.notify import outbox
 
 AT_ONCE = 200
@@ -109,13 +110,11 @@ def _literal(name: str) -> str:
     return "".join(f"[{letter}]" if letter in "*?[" else letter for letter in name)
 
 
-def _portions(alerts: QuerySet[Alert]) -> Iterator[list[int]]:
-    keys = list(alerts.order_by("pk").values_list("pk", flat=True))
-    for start in range(0, len(keys), AT_ONCE):
-        yield keys[start : start + AT_ONCE]
+def _portions(alerts: QuerySet[Alert]) -> Iterator[Sequence[int]]:
+    return batched(list(alerts.order_by("pk").values_list("pk", flat=True)), AT_ONCE)
 
 
-def _locked(keys: list[int], states: list[State]) -> list[Alert]:
+def _locked(keys: Sequence[int], states: list[State]) -> list[Alert]:
     """Lock the alerts that are still in one of the states."""
     # Joined, the rules would be locked too, and everybody would wait for them.
     alerts = Alert.objects.filter(pk__in=keys, state__in=states).order_by("pk")

@@ -16,20 +16,29 @@ LONGEST_TITLE = 150
 def tell(alert: Alert, event: AlertEvent) -> int:
     """Queue the mail that an event asks for, and return how many mails are new."""
     key = f"{alert.topic}:{event.pk}"
+    if is_told(event.kind, event.before, alert.state):
+        send = outbox.conclude if event.kind == Kind.RESOLVED else outbox.enqueue
+        return send(notice(alert, event), key, topic=alert.topic)
     match event.kind:
-        case Kind.FIRED | Kind.STEADY | Kind.FLAPPING | Kind.REMINDED:
-            return outbox.enqueue(notice(alert, event), key, topic=alert.topic)
-        case Kind.WORSE if alert.state == State.FIRING:
-            return outbox.enqueue(notice(alert, event), key, topic=alert.topic)
         case Kind.ESCALATED if to := alert.rule.escalate_to:
             return outbox.enqueue(notice(alert, event), key, topic=alert.topic, to=[to])
         case Kind.SUPPRESSED:
             outbox.withdraw([alert.topic])
         case Kind.RESOLVED if event.before == State.SUPPRESSED:
             outbox.withdraw([alert.topic])
-        case Kind.RESOLVED if event.before != State.PENDING:
-            return outbox.conclude(notice(alert, event), key, topic=alert.topic)
     return 0
+
+
+def is_told(kind: Kind | None, before: State | None, state: State | None) -> bool:
+    """Tell whether an event is mailed to every subscriber, one who has got every mail so far."""
+    match kind:
+        case Kind.FIRED | Kind.STEADY | Kind.FLAPPING | Kind.REMINDED:
+            return True
+        case Kind.WORSE:
+            return state == State.FIRING
+        case Kind.RESOLVED:
+            return before not in (State.PENDING, State.SUPPRESSED)
+    return False
 
 
 _STATUS = {

@@ -7,6 +7,7 @@ from datetime import UTC, datetime, timedelta
 
 from soc.alerts import life
 from soc.alerts.models import Alert, AlertEvent, Rule
+from soc.alerts.notices import is_told
 from soc.core.severity import Severity
 
 MOST_REPORTS = 1_000
@@ -61,17 +62,10 @@ def run(rule: Rule, reports: Sequence[Severity], every: timedelta) -> Iterator[S
             standing,
             life.step(rule, standing, reported, _START + after, quiet=False),
         )
-        mails = _mails(before.state, standing)
+        mails = is_told(standing.event, before.state, standing.state)
         yield Step(after, reported, standing.state, standing.severity, standing.event, mails)
         if standing.state == State.RESOLVED:
             standing = replace(standing, state=None, severity=Severity.OK, event=None)
-
-
-def _mails(before: State | None, now: life.Standing) -> bool:
-    """Tell whether an event is mailed, to a subscriber who has got every mail so far."""
-    if now.event == Kind.RESOLVED:
-        return before != State.PENDING
-    return now.event in (Kind.FIRED, Kind.WORSE, Kind.FLAPPING, Kind.STEADY)
 
 
 def strip(steps: Iterable[Step]) -> str:

@@ -7,6 +7,7 @@ fixed number of statements, however many schedules there are.
 import copy
 import json
 import zlib
+from abc import ABC, abstractmethod
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -66,7 +67,7 @@ class Holder:
     recorded_until: int
 
 
-class Database:
+class Database(ABC):
     """One persistent connection with short timeouts, and the statements of one vendor."""
 
     now: str
@@ -120,6 +121,7 @@ class Database:
             """,  # noqa: S608
         )
 
+    @abstractmethod
     def record(
         self,
         owner: str,
@@ -132,7 +134,6 @@ class Database:
 
         It is ours as long as nobody has taken it, even when its time is up.
         """
-        raise NotImplementedError
 
     # --- The rows ----------------------------------------------------------------------------
     def poll(self, owner: str, alive_since: int) -> tuple[Any, bool]:
@@ -170,13 +171,13 @@ class Database:
     ignore: str
     bucket: str
 
+    @abstractmethod
     def later(self) -> str:
         """Return the SQL of now plus the parameters of ``later_parameters``."""
-        raise NotImplementedError
 
+    @abstractmethod
     def later_parameters(self, seconds: float) -> tuple[Any, ...]:
         """Return the parameters of ``later``."""
-        raise NotImplementedError
 
     def moment(self, at: datetime | None) -> int | None:
         """Return a time as the driver gave it as a moment."""

@@ -17,6 +17,7 @@ from django.db import OperationalError, connection, transaction
 from django.db.models import Case, DateTimeField, F, Q, QuerySet, Value, When
 from django.utils import timezone
 
+from soc.core.batches import batched
 from soc.notify import digest, relay, smtp, templates
 from soc.notify.deadlocks import again_after_deadlock
 from soc.notify.models import CLAIM, LIFE, OutboundMail, Relay, Subscription, words_of
@@ -128,8 +129,8 @@ def _expire(now: datetime) -> None:
 def _change(rows: QuerySet[OutboundMail], **values: object) -> int:
     """Update rows in short transactions, except those that somebody else has locked."""
     keys = list(rows.order_by("pk").values_list("pk", flat=True))
-    chunks = (keys[at : at + CHANGED_AT_ONCE] for at in range(0, len(keys), CHANGED_AT_ONCE))
-    return sum(_change_some(rows.filter(pk__in=chunk), values) for chunk in chunks)
+    parts = batched(keys, CHANGED_AT_ONCE)
+    return sum(_change_some(rows.filter(pk__in=part), values) for part in parts)
 
 
 @again_after_deadlock
@@ -260,9 +261,8 @@ def _compose(
         next_try_at=now,
         expires_at=now + LIFE,
     )
-    keys = [member.pk for member in members]
-    for start in range(0, len(keys), CHANGED_AT_ONCE):
-        OutboundMail.objects.filter(pk__in=keys[start : start + CHANGED_AT_ONCE]).update(
+    for part in batched([member.pk for member in members], CHANGED_AT_ONCE):
+        OutboundMail.objects.filter(pk__in=part).update(
             state=State.DIGESTED, digest=mail, next_try_at=None
         )
     return mail

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib.metadata
-import importlib.util
 import os
 import re
 import subprocess
@@ -13,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from harness import REPOSITORY, missing, run
+from harness import REPOSITORY, run
 
 SCHEDULER = "t/unit/test_schedulers.py"
 CLASSES = ("test_DatabaseSchedulerFromAppConf", "test_DatabaseScheduler", "test_models")
@@ -62,8 +61,6 @@ DATABASES["default"]["NAME"] = ":memory:"
 @pytest.fixture
 def upstream(tmp_path: Path) -> Path:
     """The sdist of the installed version, without the package itself."""
-    if importlib.util.find_spec("ephem") is None:
-        missing("ephem is not installed: every test of theirs makes a solar schedule")
     version = importlib.metadata.version("django-celery-beat")
     requirement = f"django-celery-beat=={version}"
     pip = (sys.executable, "-m", "pip", "download", "--quiet", "--no-deps")
