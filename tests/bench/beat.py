@@ -165,8 +165,8 @@ def statements(case: Case) -> tuple[float, float, float]:
         line = snapshot()
         return line["at"], line["data"], line["control"]
     printed = sql(
-        "SELECT UNIX_TIMESTAMP(NOW(6)), SELECT_COMMANDS + UPDATE_COMMANDS, OTHER_COMMANDS"
-        " FROM information_schema.USER_STATISTICS WHERE USER = 'soc_app'"
+        "SELECT UNIX_TIMESTAMP(NOW(6)), SUM(SELECT_COMMANDS + UPDATE_COMMANDS),"
+        " SUM(OTHER_COMMANDS) FROM information_schema.USER_STATISTICS WHERE USER LIKE 'soc%'"
     )
     at, data, control = printed.split()
     return float(at), float(data), float(control)

@@ -33,6 +33,9 @@ MARGIN = 1.0
 """Seconds around a failover for which a run still counts as due within it: a batch that was
 collected when the fault came, and the first one of the new leader."""
 
+GRANTED = 2.5
+"""Seconds of runs that a beat has been granted ahead, at most: nobody else runs those."""
+
 TOLD = 20
 """How many of the runs that went wrong are told one by one."""
 
@@ -86,7 +89,7 @@ class Round:
 
     def covers(self, due: float) -> bool:
         """Whether a run of that due time may be missing for this fault's sake."""
-        return self.start - MARGIN <= due <= self.end + MARGIN
+        return self.start - MARGIN <= due <= max(self.end, self.start + GRANTED) + MARGIN
 
 
 def play(beats: Beats, kind: str) -> Round:
