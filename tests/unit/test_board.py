@@ -418,7 +418,7 @@ def test_a_person_without_the_admin_gets_no_links_to_it(browser: Client) -> None
 def test_the_number_of_queries_does_not_depend_on_the_rows(
     browser: Client, now: datetime, django_assert_num_queries: Callable[[int], object]
 ) -> None:
-    queries = 18
+    queries = 20
     with django_assert_num_queries(queries):
         browser.get("/board/live/", secure=True)
     for n in range(40):

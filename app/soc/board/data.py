@@ -22,9 +22,12 @@ from soc.beat.models import Instance, LagSample
 from soc.core.models import ALIVE_FOR, Heartbeat, QueueSample, TaskFailure
 from soc.core.schedules import REQUEST_PREFIX, next_run
 from soc.core.severity import Severity
+from soc.events import flow, silence
+from soc.events.models import Bot
 from soc.notify import health
 from soc.notify.models import OutboundMail
 from soc.ssl_certs.models import Endpoint
+from soc.ssl_certs.strips import TONES
 
 HISTORY = timedelta(hours=1)
 SAMPLE_IS_OLD = timedelta(seconds=60)
@@ -54,15 +57,6 @@ _LEAST_LAG = 5
 """The same in seconds of beat's lag."""
 
 Status = Endpoint.Status
-TONES = {
-    Status.INVALID: "bad",
-    Status.UNREACHABLE: "bad",
-    Status.CRITICAL: "bad",
-    Status.WARNING: "warn",
-    Status.OK: "ok",
-    Status.UNKNOWN: "idle",
-}
-"""How each status looks, the worst first: this is also the order of the list."""
 
 
 @dataclass(frozen=True)
@@ -225,6 +219,15 @@ class Mail:
 
 
 @dataclass(frozen=True)
+class Robots:
+    """How many robots are watched, how many of them are silent, and whether the stream is."""
+
+    total: int
+    silent: int
+    stream_is_silent: bool
+
+
+@dataclass(frozen=True)
 class Board:
     """Everything the board shows."""
 
@@ -234,6 +237,7 @@ class Board:
     sampled_at: datetime | None
     beat: Beat
     certificates: Certificates
+    robots: Robots
     failures: Sequence[TaskFailure]
     mail: Mail
 
@@ -249,6 +253,7 @@ def read(now: datetime) -> Board:
         sampled_at=max((state.sampled_at for state in states if state.sampled_at), default=None),
         beat=read_beat(now, workers.get("beat", [])),
         certificates=read_certificates(now),
+        robots=read_robots(),
         failures=list(TaskFailure.objects.defer("traceback", "arguments")[:MOST_FAILURES]),
         mail=read_mail(now),
     )
@@ -419,7 +424,7 @@ def _endpoint_row(now: datetime, endpoint: Endpoint) -> EndpointRow:
     return EndpointRow(
         key=endpoint.pk,
         name=str(endpoint),
-        link=reverse("admin:ssl_certs_endpoint_change", args=[endpoint.pk]),
+        link=reverse("endpoint", args=[endpoint.pk]),
         label=endpoint.get_status_display(),
         tone=TONES[status],
         days=days,
@@ -429,6 +434,24 @@ def _endpoint_row(now: datetime, endpoint: Endpoint) -> EndpointRow:
         # The other statuses say no more than the days left.
         reason=endpoint.reason if status in (Status.INVALID, Status.UNREACHABLE) else "",
         scanned_at=endpoint.scanned_at,
+    )
+
+
+# --- Robots -------------------------------------------------------------------------------------
+
+
+def read_robots() -> Robots:
+    """Return the numbers of robots; a robot is silent if it is so to any application."""
+    alerts = Alert.objects.filter(OPEN).exclude(state=Alert.State.PENDING)
+    quiet = alerts.filter(
+        Q(rule__name=silence.BOT, rule__application__in=("logons", "mail_collector"))
+        | Q(rule__name=flow.RULE, rule__application=flow.APPLICATION)
+    )
+    told = set(quiet.order_by().values_list("rule__name", "subject__name"))
+    return Robots(
+        total=Bot.objects.filter(enabled=True).count(),
+        silent=sum(rule == silence.BOT for rule, _ in told),
+        stream_is_silent=any(rule == flow.RULE for rule, _ in told),
     )
 
 

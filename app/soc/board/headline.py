@@ -42,6 +42,7 @@ def of(board: Board) -> Headline:
         *_sampling(board),
         *(trouble for state in board.queues for trouble in _queue(board, state)),
         *_beat(board),
+        *_robots(board),
         *_failures(board),
         *_mail(board),
     ]
@@ -96,6 +97,16 @@ def _beat(board: Board) -> Iterator[Trouble]:
     elif beat.beats.leader and beat.beats.leader.lag > LATE:
         lag = round(beat.beats.leader.lag)
         yield Trouble("warn", f"Beat starts its schedules {lag} s late.", "beat")
+
+
+def _robots(board: Board) -> Iterator[Trouble]:
+    robots = board.robots
+    if robots.stream_is_silent:
+        yield Trouble("bad", "No event comes from any robot.", "robots")
+    elif robots.silent:
+        verb = "is" if robots.silent == 1 else "are"
+        text = f"{robots.silent} of {_count(robots.total, 'robot')} {verb} silent."
+        yield Trouble("warn", text, "robots")
 
 
 def _failures(board: Board) -> Iterator[Trouble]:

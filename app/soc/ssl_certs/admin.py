@@ -18,7 +18,15 @@ from unfold.widgets import UnfoldAdminTextareaWidget
 from soc.core.admin import ReadOnlyAdmin, preformatted
 from soc.core.schedules import request_run
 from soc.ssl_certs.chain import Validity
-from soc.ssl_certs.models import Authority, Certificate, Endpoint, Observation
+from soc.ssl_certs.models import (
+    Authority,
+    Certificate,
+    Change,
+    Endpoint,
+    Group,
+    Observation,
+    RevocationList,
+)
 from soc.ssl_certs.tasks import scan_endpoint
 
 MOST_REQUESTS = 50
@@ -28,6 +36,7 @@ _LABELS = {
     Endpoint.Status.UNKNOWN.label: "default",
     Endpoint.Status.OK.label: "success",
     Endpoint.Status.WARNING.label: "warning",
+    Endpoint.Status.ERROR.label: "danger",
     Endpoint.Status.CRITICAL.label: "danger",
     Endpoint.Status.INVALID.label: "danger",
     Endpoint.Status.UNREACHABLE.label: "danger",
@@ -45,10 +54,10 @@ def _to_minute(moment: datetime) -> str:
 
 
 class ObservationInline(TabularInline):
-    """The last scans of an endpoint."""
+    """What the last scans of an endpoint found."""
 
     model = Observation
-    verbose_name_plural = "scans"
+    verbose_name_plural = "changes, and one scan a day"
     fields = readonly_fields = (
         *("at", "outcome", "detail", "tls_version", "cipher", "address", "elapsed_ms"),
     )
@@ -70,28 +79,34 @@ class EndpointAdmin(ModelAdmin):
     list_filter = (
         *("status", "enabled", "starttls"),
         ("authority", RelatedDropdownFilter),
+        ("group", RelatedDropdownFilter),
     )
     list_filter_submit = True
     list_fullwidth = True
     list_select_related = ("certificate",)
     search_fields = ("host", "server_name", "notes", "certificate__subject")
     show_full_result_count = False
-    autocomplete_fields = ("authority",)
+    autocomplete_fields = ("authority", "group")
     formfield_overrides = {TextField: {"widget": UnfoldAdminTextareaWidget(attrs={"rows": 3})}}
     actions = ("scan_selected",)
     actions_submit_line = ("scan_now",)
     inlines = (ObservationInline,)
     readonly_fields = (
         *("status_label", "reason", "status_since", "scanned", "next_scan_at", "failures"),
+        *("scans", "remarks", "tls_version", "cipher", "address", "elapsed_ms"),
         *("certificate", "days_left", "expires", "issuer", "names", "key", "fingerprint"),
     )
     fieldsets = (
-        (None, {"fields": (("host", "port"), ("server_name", "starttls"), "authority")}),
+        (None, {"fields": (("host", "port"), ("server_name", "starttls"))}),
+        (
+            "Trust",
+            {"fields": ("authority", "check_lists", "expected_issuer", "pinned")},
+        ),
         (
             "Watching",
             {
                 "fields": (
-                    *("enabled", "interval_minutes", ("warning_days", "critical_days")),
+                    *("enabled", "interval_minutes", "group"),
                     "notes",
                 )
             },
@@ -101,7 +116,8 @@ class EndpointAdmin(ModelAdmin):
             {
                 "fields": (
                     *("status_label", "reason", ("status_since", "failures")),
-                    ("scanned", "next_scan_at"),
+                    *(("scanned", "next_scan_at"), "scans", "remarks"),
+                    *(("tls_version", "cipher"), ("address", "elapsed_ms")),
                 )
             },
         ),
@@ -118,7 +134,7 @@ class EndpointAdmin(ModelAdmin):
 
     def get_fieldsets(self, request: HttpRequest, obj: Endpoint | None = None) -> Any:
         """Return the fields; a new endpoint has no state and no certificate yet."""
-        return super().get_fieldsets(request, obj) if obj else self.fieldsets[:2]
+        return super().get_fieldsets(request, obj) if obj else self.fieldsets[:3]
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[Endpoint]:
         """Return endpoints without the certificates' bodies, which no page of theirs shows."""
@@ -271,3 +287,47 @@ class AuthorityAdmin(ModelAdmin):
 
     list_display = ("name",)
     search_fields = ("name",)
+
+
+@admin.register(Group)
+class GroupAdmin(ModelAdmin):
+    """Endpoints that are warned of alike."""
+
+    list_display = (
+        *("name", "warning_days", "warning_share", "error_days", "error_share"),
+        *("critical_days", "critical_share"),
+    )
+    search_fields = ("name",)
+    fields = (
+        "name",
+        ("warning_days", "warning_share"),
+        ("error_days", "error_share"),
+        ("critical_days", "critical_share"),
+    )
+
+
+@admin.register(Change)
+class ChangeAdmin(ReadOnlyAdmin):
+    """Certificates that took the place of others."""
+
+    list_display = ("endpoint", "at", "kind", "text")
+    list_filter = ("kind",)
+    list_select_related = ("endpoint",)
+    list_fullwidth = True
+    search_fields = ("endpoint__host", "text")
+    date_hierarchy = "at"
+    show_full_result_count = False
+
+
+@admin.register(RevocationList)
+class RevocationListAdmin(ReadOnlyAdmin):
+    """Revocation lists that are fetched ahead of the scans."""
+
+    list_display = ("url", "fetched_at", "next_fetch_at", "error")
+    list_fullwidth = True
+    search_fields = ("url",)
+    fields = readonly_fields = ("url", "fetched_at", "next_fetch_at", "wanted_at", "error")
+
+    def get_queryset(self, request: HttpRequest) -> QuerySet[RevocationList]:
+        """Return lists without their bodies, which nobody could read."""
+        return super().get_queryset(request).defer("body")

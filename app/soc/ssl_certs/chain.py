@@ -14,7 +14,7 @@ import functools
 import ipaddress
 import ssl
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from pathlib import Path
 from typing import TypeVar
@@ -32,7 +32,9 @@ from cryptography.x509.oid import (
 from OpenSSL import crypto
 from OpenSSL.SSL import X509VerificationCodes as Code
 
+from soc.ssl_certs import revocation
 from soc.ssl_certs.probe import a_label
+from soc.ssl_certs.revocation import Evidence
 
 T = TypeVar("T")
 E = TypeVar("E", bound=x509.ExtensionType)
@@ -92,6 +94,8 @@ def describe(cert: x509.Certificate) -> Description:
     common_names = attempt("common name", lambda: _common_names(cert), ())
     if any("\0" in text for text in (*common_names, *san)):
         problems.append("a name holds a NUL character, a way to fool careless clients")
+    if twice := len(san) - len({text.lower() for text in san}):
+        problems.append(f"{twice} of its names are listed more than once")
     algorithm = cert.signature_algorithm_oid
     return Description(
         subject=_escape(subject),
@@ -184,6 +188,20 @@ class TrustStore:
     anchors: tuple[x509.Certificate, ...]
     openssl_anchors: tuple[crypto.X509, ...]
 
+    @functools.cached_property
+    def store(self) -> crypto.X509Store:
+        """The anchors as OpenSSL takes them; filling a store costs more than a verification."""
+        store = crypto.X509Store()
+        store.set_flags(crypto.X509StoreFlags.PARTIAL_CHAIN)
+        for anchor in self.openssl_anchors:
+            store.add_cert(anchor)
+        return store
+
+    @functools.cached_property
+    def organisations(self) -> frozenset[str | bytes]:
+        """The organisations that the anchors belong to."""
+        return frozenset(name for anchor in self.anchors for name in _organisations(anchor.subject))
+
 
 def system_bundle() -> Path:
     """Return the file that holds this system's trust anchors, for `load_trust`.
@@ -206,6 +224,8 @@ def load_trust(paths: Iterable[Path]) -> TrustStore:
     one.
     """
     stores = [_load_file(path) for path in paths]
+    if len(stores) == 1:
+        return stores[0]
     return TrustStore(
         anchors=tuple(anchor for store in stores for anchor in store.anchors),
         openssl_anchors=tuple(anchor for store in stores for anchor in store.openssl_anchors),
@@ -249,15 +269,25 @@ class Validity(StrEnum):
     UNKNOWN_ISSUER = "unknown_issuer"
     MISSING_INTERMEDIATE = "missing_intermediate"
     NAME_MISMATCH = "name_mismatch"
+    REVOKED = "revoked"
+    UNEXPECTED = "unexpected"
     INVALID = "invalid"
 
 
 @dataclass(frozen=True)
 class Verdict:
-    """The result, and for the operator a reason that names the certificate and its depth."""
+    """The result, and for the operator a reason that names the certificate and its depth.
+
+    `depth` is that of the certificate at fault: 0 is the server's, 1 its issuer's. `path` leads
+    from the leaf to the anchor, if there is such a path; `remarks` are sentences about what could
+    not be checked.
+    """
 
     result: Validity
     reason: str
+    depth: int | None = None
+    path: tuple[x509.Certificate, ...] = ()
+    remarks: tuple[str, ...] = ()
 
 
 # What cryptography and OpenSSL raise when they look at a damaged part of a certificate.
@@ -270,22 +300,32 @@ _UNDECODABLE = (
 )
 
 
+_NO_EVIDENCE = Evidence()
+
+
 def verify(
-    chain: Sequence[x509.Certificate], *, name: str, trust: TrustStore, at: dt.datetime
+    chain: Sequence[x509.Certificate],
+    *,
+    name: str,
+    trust: TrustStore,
+    at: dt.datetime,
+    evidence: Evidence = _NO_EVIDENCE,
 ) -> Verdict:
     """Judge a presented chain (leaf first, the others in any order) as a TLS client would.
 
-    `name` is the host name or IP address that the leaf has to be for, `at` an aware time.
+    `name` is the host name or IP address that the leaf has to be for, `at` an aware time,
+    `evidence` what is at hand about revocation.
 
     When several things are wrong the result is the first of them in the order in which OpenSSL
     reports them, and the reason tells them all:
 
     1. the path: SELF_SIGNED, UNKNOWN_ISSUER, MISSING_INTERMEDIATE, INVALID;
     2. the name: NAME_MISMATCH;
-    3. the time: NOT_YET_VALID, EXPIRED.
+    3. the revocation: REVOKED;
+    4. the time: NOT_YET_VALID, EXPIRED.
 
     So an expired certificate for another name is a NAME_MISMATCH: renewing it would not help.
-    Revocation is not looked up, and weak keys and hashes are left to the reader of `describe`.
+    Weak keys and hashes are left to the reader of `describe`.
     """
     if not chain:
         return Verdict(Validity.INVALID, "No certificate was presented.")
@@ -294,51 +334,99 @@ def verify(
         findings += _purpose_findings(path)
         findings += _name_findings(chain[0], name)
         findings += _time_findings(chain[0], at)
+        revoked, remarks = revocation.check(path, evidence, at)
+        findings += [_revoked(path[depth], depth, why) for depth, why in revoked]
     except _UNDECODABLE as error:
         return Verdict(
             Validity.INVALID,
             "A part of the server's certificate (depth 0) or of its chain cannot be decoded"
             f" ({_escape(str(error))}).",
         )
+    # Without a path there is the leaf alone.
+    whole = tuple(path) if not any(finding.path_failed for finding in findings) else ()
     if not findings:
         anchor = _name_text(path[-1].subject)
-        return Verdict(
-            Validity.VALID,
+        reason = (
             f"A path of {len(path)} certificates leads from {_who(path[0], 0)} to the trust anchor"
-            f" {anchor}.",
+            f" {anchor}."
         )
-    findings.sort(key=lambda finding: _rank(finding.result))
+        return Verdict(Validity.VALID, reason, None, whole, remarks)
+    findings.sort(key=lambda finding: _ORDER.get(finding.result, 0))
     # OpenSSL may have found what our own look at the leaf finds again.
     reasons = dict.fromkeys(finding.reason for finding in findings)
-    return Verdict(findings[0].result, " ".join(reasons))
+    first = findings[0]
+    return Verdict(first.result, " ".join(reasons), first.depth, whole, remarks)
 
 
-def _rank(result: Validity) -> int:
-    if result is Validity.NAME_MISMATCH:
-        return 1
-    return 2 if result in (Validity.NOT_YET_VALID, Validity.EXPIRED) else 0
+def unexpected(
+    leaf: x509.Certificate, *, fingerprints: Sequence[str], issuer: str
+) -> Verdict | None:
+    """Return what is not as the operator has pinned it, or None.
+
+    `fingerprints` are SHA-256 in upper-case hexadecimal, one of which the leaf must have; `issuer`
+    is a part of the issuer's name. Empty ones expect nothing.
+    """
+    reasons = []
+    own = leaf.fingerprint(hashes.SHA256()).hex().upper()
+    if fingerprints and own not in fingerprints:
+        reasons.append(f"{_start(_who(leaf, 0))} is not a pinned one: its fingerprint is {own}.")
+    if issuer and issuer.casefold() not in _name_text(leaf.issuer).casefold():
+        reasons.append(
+            f"{_start(_who(leaf, 0))} was issued by {_name_text(leaf.issuer)}, where"
+            f" {_escape(issuer)} is expected."
+        )
+    return Verdict(Validity.UNEXPECTED, " ".join(reasons), 0) if reasons else None
+
+
+def with_unexpected(verdict: Verdict, other: Verdict) -> Verdict:
+    """Return a verdict that also tells what is not as it was pinned; other faults come first."""
+    if verdict.result is Validity.VALID:
+        return replace(verdict, result=other.result, reason=other.reason, depth=other.depth)
+    return replace(verdict, reason=f"{verdict.reason} {other.reason}")
+
+
+@dataclass(frozen=True)
+class _Finding:
+    """One thing that is wrong, with the depth of the certificate at fault."""
+
+    result: Validity
+    reason: str
+    depth: int | None
+    path_failed: bool = False
+
+
+_ORDER = {
+    Validity.NAME_MISMATCH: 1,
+    Validity.REVOKED: 2,
+    Validity.NOT_YET_VALID: 3,
+    Validity.EXPIRED: 3,
+}
+"""Where OpenSSL reports these; everything about the path comes first."""
 
 
 def _build_path(
     chain: Sequence[x509.Certificate], trust: TrustStore, at: dt.datetime
-) -> tuple[list[x509.Certificate], list[Verdict]]:
+) -> tuple[list[x509.Certificate], list[_Finding]]:
     """Return the path from leaf to anchor, or the leaf alone and what is wrong with its path."""
-    store = crypto.X509Store()
-    store.set_flags(crypto.X509StoreFlags.PARTIAL_CHAIN)
-    store.set_time(at.astimezone(dt.UTC))
-    for anchor in trust.openssl_anchors:
-        store.add_cert(anchor)
-    leaf, *others = (crypto.X509.from_cryptography(cert) for cert in chain)
+    trust.store.set_time(at.astimezone(dt.UTC))
+    leaf, *others = (_for_openssl(cert) for cert in chain)
     try:
-        path = crypto.X509StoreContext(store, leaf, others).get_verified_chain()
+        path = crypto.X509StoreContext(trust.store, leaf, others).get_verified_chain()
     except crypto.X509StoreContextError as error:
-        return [chain[0]], [_path_finding(error, chain, trust)]
+        finding = _path_finding(error, chain, trust)
+        return [chain[0]], [replace(finding, path_failed=True)]
     return [cert.to_cryptography() for cert in path], []
+
+
+# The intermediates of a site are few, and every endpoint presents them.
+@functools.lru_cache(maxsize=256)
+def _for_openssl(cert: x509.Certificate) -> crypto.X509:
+    return crypto.X509.from_cryptography(cert)
 
 
 def _path_finding(
     error: crypto.X509StoreContextError, chain: Sequence[x509.Certificate], trust: TrustStore
-) -> Verdict:
+) -> _Finding:
     code, depth, message = error.errors
     cert = error.certificate.to_cryptography()
     who = _who(cert, depth)
@@ -348,13 +436,11 @@ def _path_finding(
         case Code.ERR_CERT_NOT_YET_VALID:
             return _not_yet_valid(cert, depth)
         case Code.ERR_DEPTH_ZERO_SELF_SIGNED_CERT:
-            return Verdict(
-                Validity.SELF_SIGNED, f"{_start(who)} is self-signed and no trust anchor."
-            )
+            reason = f"{_start(who)} is self-signed and no trust anchor."
+            return _Finding(Validity.SELF_SIGNED, reason, depth)
         case Code.ERR_SELF_SIGNED_CERT_IN_CHAIN:
-            return Verdict(
-                Validity.UNKNOWN_ISSUER, f"The chain ends at {who}, which is no trust anchor."
-            )
+            reason = f"The chain ends at {who}, which is no trust anchor."
+            return _Finding(Validity.UNKNOWN_ISSUER, reason, depth)
         case (
             Code.ERR_UNABLE_TO_GET_ISSUER_CERT
             | Code.ERR_UNABLE_TO_GET_ISSUER_CERT_LOCALLY
@@ -362,12 +448,13 @@ def _path_finding(
         ):
             return _issuer_finding(cert, depth, chain, trust)
         case _:
-            return Verdict(Validity.INVALID, f"{_start(who)} is not acceptable: {message}.")
+            reason = f"{_start(who)} is not acceptable: {message}."
+            return _Finding(Validity.INVALID, reason, depth)
 
 
 def _issuer_finding(
     cert: x509.Certificate, depth: int, chain: Sequence[x509.Certificate], trust: TrustStore
-) -> Verdict:
+) -> _Finding:
     """Tell a server that forgets its intermediate from an authority that nobody here knows.
 
     Neither is provable without the missing certificate. An intermediate is missing when nothing
@@ -378,19 +465,20 @@ def _issuer_finding(
     who, issuer = _start(_who(cert, depth)), _name_text(cert.issuer)
     if any(other.subject == cert.issuer for other in chain):
         issuer += " (what was presented under that name has another key or is damaged)"
-    organisations = {name for anchor in trust.anchors for name in _organisations(anchor.subject)}
     if depth == 0 and (
-        len(chain) > 1 or _has_ca_issuers(cert) or organisations & _organisations(cert.issuer)
+        len(chain) > 1 or _has_ca_issuers(cert) or trust.organisations & _organisations(cert.issuer)
     ):
-        return Verdict(
+        return _Finding(
             Validity.MISSING_INTERMEDIATE,
             f"{who} was issued by {issuer}, which is neither presented nor a trust anchor:"
             " the server should send its intermediate certificates.",
+            depth,
         )
-    return Verdict(
+    return _Finding(
         Validity.UNKNOWN_ISSUER,
         f"{who} was issued by {issuer}, which is no trust anchor: if that authority is to be"
         " trusted, add it to the CA bundle.",
+        depth,
     )
 
 
@@ -405,7 +493,7 @@ def _organisations(name: x509.Name) -> set[str | bytes]:
     return {a.value for a in name.get_attributes_for_oid(NameOID.ORGANIZATION_NAME)}
 
 
-def _purpose_findings(path: Sequence[x509.Certificate]) -> list[Verdict]:
+def _purpose_findings(path: Sequence[x509.Certificate]) -> list[_Finding]:
     """Check that the path may be used for a TLS server, as `openssl verify -purpose sslserver`.
 
     pyOpenSSL has no public call that makes OpenSSL check it.
@@ -415,38 +503,45 @@ def _purpose_findings(path: Sequence[x509.Certificate]) -> list[Verdict]:
         usages = _extension(cert.extensions, x509.ExtendedKeyUsage)
         if usages is not None and ExtendedKeyUsageOID.SERVER_AUTH not in usages:
             findings.append(
-                Verdict(
+                _Finding(
                     Validity.INVALID,
                     f"{_start(_who(cert, depth))} is not meant for TLS servers"
                     " (its extended key usage lacks serverAuth).",
+                    depth,
                 )
             )
     usage = _extension(path[0].extensions, x509.KeyUsage)
     if usage and not (usage.digital_signature or usage.key_encipherment or usage.key_agreement):
         findings.append(
-            Verdict(
+            _Finding(
                 Validity.INVALID,
                 f"{_start(_who(path[0], 0))} is not meant for TLS (its key usage allows neither"
                 " signatures nor key exchange).",
+                0,
             )
         )
     return findings
 
 
-def _time_findings(leaf: x509.Certificate, at: dt.datetime) -> list[Verdict]:
+def _time_findings(leaf: x509.Certificate, at: dt.datetime) -> list[_Finding]:
     if at > leaf.not_valid_after_utc:
         return [_expired(leaf, 0)]
     return [_not_yet_valid(leaf, 0)] if at < leaf.not_valid_before_utc else []
 
 
-def _expired(cert: x509.Certificate, depth: int) -> Verdict:
+def _revoked(cert: x509.Certificate, depth: int, why: str) -> _Finding:
+    return _Finding(Validity.REVOKED, f"{_start(_who(cert, depth))} is revoked ({why}).", depth)
+
+
+def _expired(cert: x509.Certificate, depth: int) -> _Finding:
     when = f"{cert.not_valid_after_utc:%Y-%m-%d %H:%M} UTC"
-    return Verdict(Validity.EXPIRED, f"{_start(_who(cert, depth))} expired on {when}.")
+    return _Finding(Validity.EXPIRED, f"{_start(_who(cert, depth))} expired on {when}.", depth)
 
 
-def _not_yet_valid(cert: x509.Certificate, depth: int) -> Verdict:
+def _not_yet_valid(cert: x509.Certificate, depth: int) -> _Finding:
     when = f"{cert.not_valid_before_utc:%Y-%m-%d %H:%M} UTC"
-    return Verdict(Validity.NOT_YET_VALID, f"{_start(_who(cert, depth))} is valid from {when} on.")
+    reason = f"{_start(_who(cert, depth))} is valid from {when} on."
+    return _Finding(Validity.NOT_YET_VALID, reason, depth)
 
 
 def _who(cert: x509.Certificate, depth: int) -> str:
@@ -464,17 +559,18 @@ def _name_text(name: x509.Name) -> str:
 
 # --- names ---------------------------------------------------------------------------------------
 
+MOST_NAMES_TOLD = 20
 
-def _name_findings(leaf: x509.Certificate, name: str) -> list[Verdict]:
+
+def _name_findings(leaf: x509.Certificate, name: str) -> list[_Finding]:
     if _matches(leaf, name):
         return []
-    listed = ", ".join(_escape(text) for text in _san_texts(leaf.extensions)) or "none"
-    return [
-        Verdict(
-            Validity.NAME_MISMATCH,
-            f"{_start(_who(leaf, 0))} is not for {_escape(name)}, its names are: {listed}.",
-        )
-    ]
+    names = _san_texts(leaf.extensions)
+    listed = ", ".join(_escape(text) for text in names[:MOST_NAMES_TOLD]) or "none"
+    if len(names) > MOST_NAMES_TOLD:
+        listed += f" and {len(names) - MOST_NAMES_TOLD} more"
+    reason = f"{_start(_who(leaf, 0))} is not for {_escape(name)}, its names are: {listed}."
+    return [_Finding(Validity.NAME_MISMATCH, reason, 0)]
 
 
 def _matches(leaf: x509.Certificate, name: str) -> bool:

@@ -1,87 +1,117 @@
 """What the certificate tracker reports to the alerts."""
 
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from django.urls import reverse
+from django.db.models import Q
 
 from soc.alerts import actions, engine
-from soc.alerts.conditions import Condition
+from soc.alerts.conditions import LONGEST_SUBJECT, Condition, one_line
+from soc.alerts.models import Subject
 from soc.core.severity import Severity
 from soc.core.times import local
 from soc.ssl_certs.models import Certificate, Endpoint
+from soc.ssl_certs.probe import ProbeError
 
 APPLICATION = "ssl_certs"
 REACHABLE = "reachable"
 CERTIFICATE = "certificate"
 
-_SEVERITY = {
+SEVERITIES = {
     Endpoint.Status.OK: Severity.OK,
     Endpoint.Status.WARNING: Severity.WARNING,
+    # A week before the end what renews it has failed, and somebody has to act: that takes a mail,
+    # which only a worse severity sends.
+    Endpoint.Status.ERROR: Severity.CRITICAL,
     Endpoint.Status.CRITICAL: Severity.CRITICAL,
     Endpoint.Status.INVALID: Severity.CRITICAL,
 }
 
+_IN_TROUBLE = Q(alert__isnull=False) | Q(severity__gt=Severity.OK) | Q(recent__contains="1")
 
-def report_certificate(
-    endpoint: Endpoint,
-    status: Endpoint.Status,
-    reason: str,
-    certificate: Certificate,
-    at: datetime,
-) -> int:
-    """Report the certificate that an endpoint presented; return how many mails that makes."""
-    facts = {
-        "Status": status.label,
-        "Subject of the certificate": certificate.subject,
-        "Issuer": certificate.issuer,
-        "Names": ", ".join(certificate.san[:20]),
-        "Fingerprint": certificate.fingerprint,
-        "Expires": local(certificate.not_after) if certificate.not_after else "",
-    }
-    return _report(
-        _condition(endpoint, REACHABLE, Severity.OK, "It was reached.", at),
-        _condition(endpoint, CERTIFICATE, _SEVERITY[status], reason, at, facts),
+
+@dataclass(frozen=True)
+class Seen:
+    """An endpoint after a scan: an error, or the certificate with what the row says of it."""
+
+    endpoint: Endpoint
+    at: datetime
+    error: ProbeError | None
+    certificate: Certificate | None
+
+
+def report(seen: Sequence[Seen]) -> int:
+    """Report endpoints, and return how many mails that makes.
+
+    Good conditions are only reported of subjects that have been in trouble: nothing else could
+    change, and reading and writing two subjects for each healthy endpoint would cost more than
+    its scan.
+    """
+    conditions = [condition for one in seen for condition in _conditions(one)]
+    good = [c.fingerprint for c in conditions if c.severity == Severity.OK]
+    troubled = set(
+        Subject.objects.filter(_IN_TROUBLE, fingerprint__in=good).values_list(
+            "fingerprint", flat=True
+        )
     )
-
-
-def report_unreachable(endpoint: Endpoint, outcome: str, detail: str, at: datetime) -> int:
-    """Report that an endpoint showed no certificate; return how many mails that makes."""
-    facts = {"Outcome": outcome}
-    return _report(_condition(endpoint, REACHABLE, Severity.CRITICAL, detail, at, facts))
+    telling = [c for c in conditions if c.severity > Severity.OK or c.fingerprint in troubled]
+    return sum(result.mails for result in engine.report(telling))
 
 
 def before_save(instance: Endpoint, **_: Any) -> None:
     """Close the alerts of an endpoint that is about to be disabled, or to become another one."""
     stored = Endpoint.objects.filter(pk=instance.pk).first()
     if stored and (str(stored) != str(instance) or not instance.enabled):
-        actions.retire(APPLICATION, str(stored))
+        actions.retire(APPLICATION, subject(stored))
 
 
 def after_delete(instance: Endpoint, **_: Any) -> None:
     """Close the alerts of an endpoint that is gone."""
-    actions.retire(APPLICATION, str(instance))
+    actions.retire(APPLICATION, subject(instance))
 
 
-def _report(*conditions: Condition) -> int:
-    return sum(result.mails for result in engine.report(conditions))
+def subject(endpoint: Endpoint) -> str:
+    """Return the name of an endpoint as alerts have it."""
+    return one_line(str(endpoint), LONGEST_SUBJECT)
+
+
+def _conditions(seen: Seen) -> Iterator[Condition]:
+    endpoint = seen.endpoint
+    if seen.error:
+        facts = {"Outcome": seen.error.outcome.value}
+        yield _condition(seen, REACHABLE, Severity.CRITICAL, seen.error.detail, facts)
+        return
+    yield _condition(seen, REACHABLE, Severity.OK, "It was reached.", {})
+    status = Endpoint.Status(endpoint.status)
+    severity = SEVERITIES[status]
+    facts = {} if severity == Severity.OK else _facts(status, seen.certificate)
+    yield _condition(seen, CERTIFICATE, severity, endpoint.reason, facts)
+
+
+def _facts(status: Endpoint.Status, certificate: Certificate) -> dict[str, str]:
+    return {
+        "Status": str(status.label),
+        "Subject of the certificate": certificate.subject,
+        "Issuer": certificate.issuer,
+        "Names": ", ".join(certificate.san[:20]),
+        "Fingerprint": certificate.fingerprint,
+        "Expires": local(certificate.not_after) if certificate.not_after else "",
+    }
 
 
 def _condition(
-    endpoint: Endpoint,
-    rule: str,
-    severity: Severity,
-    summary: str,
-    at: datetime,
-    facts: dict[str, str] | None = None,
+    seen: Seen, rule: str, severity: Severity, summary: str, facts: Mapping[str, str]
 ) -> Condition:
     return Condition(
         application=APPLICATION,
         rule=rule,
-        subject=str(endpoint),
+        subject=subject(seen.endpoint),
         severity=severity,
-        observed_at=at,
+        observed_at=seen.at,
         summary=summary,
-        facts=facts or {},
-        link=reverse("admin:ssl_certs_endpoint_change", args=[endpoint.pk]),
+        facts=facts,
+        # reverse() would load every page of the site into the worker.
+        link=f"/certificates/{seen.endpoint.pk}/",
     )

@@ -1,5 +1,6 @@
 """What the certificate tracker watches and what it saw."""
 
+import re
 from datetime import timedelta
 
 from django.core.exceptions import ValidationError
@@ -10,6 +11,7 @@ from django.utils import timezone
 
 from soc.core.models import Retention
 from soc.ssl_certs import chain, probe
+from soc.ssl_certs.expiry import Limit, Limits
 
 
 def validate_bundle(pem: str) -> None:
@@ -24,6 +26,33 @@ def validate_bundle(pem: str) -> None:
         raise ValidationError(str(error)) from error
 
 
+_FINGERPRINT = re.compile(r"[0-9A-F]{64}")
+
+
+def fingerprints(text: str) -> list[str]:
+    """Return the SHA-256 fingerprints in a text, with or without colons, as upper-case hexadecimal.
+
+    Raises:
+        ValidationError: a word of the text is none.
+    """
+    words = [word.replace(":", "").upper() for word in re.split(r"[\s,;]+", text) if word]
+    for word in words:
+        if not _FINGERPRINT.fullmatch(word):
+            raise ValidationError(
+                f"{word[:80]} is no SHA-256 fingerprint: it has 64 digits 0 to F."
+            )
+    return words
+
+
+def validate_fingerprints(text: str) -> None:
+    """Check that a text holds fingerprints.
+
+    Raises:
+        ValidationError: it does not.
+    """
+    fingerprints(text)
+
+
 class Authority(models.Model):
     """A named bundle of CA certificates that endpoints may be verified against."""
 
@@ -36,6 +65,48 @@ class Authority(models.Model):
 
     def __str__(self) -> str:
         return self.name
+
+
+_DAYS = {"validators": [MaxValueValidator(3650)]}
+_SHARE = {"validators": [MinValueValidator(1), MaxValueValidator(100)]}
+_OF_LIFETIME = "Percent of its lifetime; the lesser of both counts. 100: the days alone."
+
+
+class Group(models.Model):
+    """Endpoints that are warned of alike.
+
+    Public certificates will live for 47 days from March 2029 on: a fixed number of days is too
+    early for those that are renewed by machines, a share of the lifetime fits both.
+    """
+
+    name = models.CharField(max_length=100, unique=True)
+    critical_days = models.PositiveIntegerField("critical (days left)", default=2, **_DAYS)
+    critical_share = models.PositiveSmallIntegerField(
+        "critical (%)", default=5, help_text=_OF_LIFETIME, **_SHARE
+    )
+    error_days = models.PositiveIntegerField("error (days left)", default=7, **_DAYS)
+    error_share = models.PositiveSmallIntegerField(
+        "error (%)", default=10, help_text=_OF_LIFETIME, **_SHARE
+    )
+    warning_days = models.PositiveIntegerField("warning (days left)", default=30, **_DAYS)
+    warning_share = models.PositiveSmallIntegerField(
+        "warning (%)", default=33, help_text=_OF_LIFETIME, **_SHARE
+    )
+
+    class Meta:
+        ordering = ("name",)
+
+    def __str__(self) -> str:
+        return self.name
+
+    @property
+    def limits(self) -> Limits:
+        """When a certificate's end is near, for the endpoints of this group."""
+        return Limits(
+            critical=Limit(self.critical_days, self.critical_share),
+            error=Limit(self.error_days, self.error_share),
+            warning=Limit(self.warning_days, self.warning_share),
+        )
 
 
 class Certificate(models.Model):
@@ -66,7 +137,14 @@ class Endpoint(models.Model):
 
         NONE = probe.StartTls.NONE.value, "TLS from the first byte"
         SMTP = probe.StartTls.SMTP.value, "SMTP STARTTLS"
+        IMAP = probe.StartTls.IMAP.value, "IMAP STARTTLS"
+        POP3 = probe.StartTls.POP3.value, "POP3 STLS"
+        LDAP = probe.StartTls.LDAP.value, "LDAP StartTLS"
+        POSTGRESQL = probe.StartTls.POSTGRESQL.value, "PostgreSQL"
         MYSQL = probe.StartTls.MYSQL.value, "MySQL / MariaDB"
+        XMPP = probe.StartTls.XMPP.value, "XMPP (clients)"
+        XMPP_SERVER = probe.StartTls.XMPP_SERVER.value, "XMPP (servers)"
+        FTP = probe.StartTls.FTP.value, "FTP AUTH TLS"
 
     class Status(models.TextChoices):
         """What the last scans amount to."""
@@ -74,7 +152,8 @@ class Endpoint(models.Model):
         UNKNOWN = "unknown"
         OK = "ok"
         WARNING = "warning", "expires soon"
-        CRITICAL = "critical", "expires very soon"
+        ERROR = "error", "expires very soon"
+        CRITICAL = "critical", "about to expire"
         INVALID = "invalid", "not valid"
         UNREACHABLE = "unreachable"
 
@@ -86,7 +165,7 @@ class Endpoint(models.Model):
         max_length=253, blank=True, help_text="Sent as SNI and verified; empty: the host."
     )
     starttls = models.CharField(
-        "protocol", max_length=10, choices=StartTls, default=StartTls.NONE, blank=True
+        "protocol", max_length=16, choices=StartTls, default=StartTls.NONE, blank=True
     )
     authority = models.ForeignKey(
         Authority,
@@ -95,12 +174,31 @@ class Endpoint(models.Model):
         on_delete=models.PROTECT,
         help_text="The CA that must have issued it; empty: the system's store.",
     )
+    group = models.ForeignKey(
+        Group,
+        null=True,
+        blank=True,
+        on_delete=models.SET_NULL,
+        help_text="When it is warned of; empty: 30, 7 and 2 days or 33, 10 and 5 % before the end.",
+    )
+    expected_issuer = models.CharField(
+        max_length=200, blank=True, help_text="A part of the issuer's name; empty: any."
+    )
+    pinned = models.TextField(
+        "pinned fingerprints",
+        blank=True,
+        validators=[validate_fingerprints],
+        help_text="SHA-256 of the certificates that it may present; empty: any.",
+    )
+    check_lists = models.BooleanField(
+        "check CRLs",
+        default=True,
+        help_text="Fetch the revocation lists that trusted certificates name, and look them up.",
+    )
     enabled = models.BooleanField(default=True)
     interval_minutes = models.PositiveIntegerField(
         default=60, validators=[MinValueValidator(1)], help_text="Minutes between two scans."
     )
-    warning_days = models.PositiveIntegerField(default=30)
-    critical_days = models.PositiveIntegerField(default=7)
     notes = models.TextField(blank=True)
 
     next_scan_at = models.DateTimeField(default=timezone.now, editable=False)
@@ -114,6 +212,24 @@ class Endpoint(models.Model):
     certificate = models.ForeignKey(
         Certificate, null=True, editable=False, on_delete=models.PROTECT, related_name="endpoints"
     )
+    scans = models.PositiveBigIntegerField(default=0, editable=False)
+    outcome = models.CharField(
+        max_length=24, blank=True, default="", editable=False, help_text="Of the last scan."
+    )
+    remarks = models.TextField(blank=True, editable=False)
+    chain = models.JSONField(
+        default=list,
+        editable=False,
+        help_text="Keys of the certificates presented, the leaf first.",
+    )
+    fault_depth = models.PositiveSmallIntegerField(null=True, editable=False)
+    tls_version = models.CharField("TLS version", max_length=16, blank=True, editable=False)
+    cipher = models.CharField(max_length=64, blank=True, editable=False)
+    address = models.CharField(max_length=64, blank=True, editable=False)
+    elapsed_ms = models.PositiveIntegerField("time (ms)", null=True, editable=False)
+    observed_at = models.DateTimeField(
+        null=True, editable=False, help_text="When an observation was last written down."
+    )
 
     class Meta:
         ordering = (F("certificate__not_after").asc(nulls_first=True), "host", "port")
@@ -122,7 +238,11 @@ class Endpoint(models.Model):
                 fields=["host", "port", "server_name"], name="endpoint_identity"
             ),
         )
-        indexes = (models.Index(fields=["enabled", "next_scan_at"], name="endpoint_due"),)
+        indexes = (
+            models.Index(fields=["enabled", "next_scan_at"], name="endpoint_due"),
+            models.Index(fields=["enabled", "status"], name="endpoint_status"),
+        )
+        permissions = (("scan_endpoint", "Can have endpoints scanned"),)
 
     def __str__(self) -> str:
         return f"{self.host}:{self.port}" + (f" ({self.server_name})" if self.server_name else "")
@@ -133,20 +253,26 @@ class Endpoint(models.Model):
         return probe.Target(self.host, self.port, self.server_name, probe.StartTls(self.starttls))
 
     @property
+    def limits(self) -> Limits:
+        """When the end of its certificate is near."""
+        return self.group.limits if self.group else Limits()
+
+    @property
     def interval(self) -> timedelta:
         """The time between two scans."""
         return timedelta(minutes=self.interval_minutes)
 
 
 class Observation(models.Model):
-    """What one scan of one endpoint found."""
-
-    TIMEOUT = "timeout"
+    """What scans of one endpoint found: each time that it changed, and once a day."""
 
     endpoint = models.ForeignKey(Endpoint, on_delete=models.CASCADE, related_name="observations")
     at = models.DateTimeField(default=timezone.now)
     outcome = models.CharField(
         max_length=24, help_text="valid, or why the certificate is not valid or was not seen"
+    )
+    status = models.CharField(
+        max_length=12, choices=Endpoint.Status, default=Endpoint.Status.UNKNOWN
     )
     detail = models.TextField(blank=True)
     certificate = models.ForeignKey(Certificate, null=True, on_delete=models.PROTECT)
@@ -167,3 +293,111 @@ class Observation(models.Model):
 
     def __str__(self) -> str:
         return f"{self.endpoint} {self.outcome}"
+
+
+class Change(models.Model):
+    """That an endpoint presented another certificate than before."""
+
+    class Kind(models.TextChoices):
+        """What the other certificate is."""
+
+        FIRST = "first", "seen for the first time"
+        RENEWED = "renewed"
+        ISSUER = "issuer", "changed issuer"
+        REPLACED = "replaced"
+        WENT_BACK = "back", "went back to an older one"
+
+    endpoint = models.ForeignKey(Endpoint, on_delete=models.CASCADE, related_name="changes")
+    at = models.DateTimeField(default=timezone.now)
+    kind = models.CharField(max_length=10, choices=Kind)
+    text = models.TextField(blank=True)
+    before = models.ForeignKey(Certificate, null=True, on_delete=models.PROTECT, related_name="+")
+    after = models.ForeignKey(Certificate, on_delete=models.PROTECT, related_name="+")
+
+    retention = Retention("at", days=730)
+
+    class Meta:
+        ordering = ("-at", "-pk")
+        indexes = (
+            models.Index(fields=["endpoint", "-at"], name="change_history"),
+            models.Index(fields=["at"], name="change_age"),
+        )
+
+    def __str__(self) -> str:
+        return f"{self.endpoint} {self.kind}"
+
+
+class RevocationList(models.Model):
+    """A CRL that trusted certificates name, and the last body that was fetched."""
+
+    url = models.CharField(max_length=255, unique=True)
+    body = models.BinaryField(null=True)
+    fetched_at = models.DateTimeField(null=True)
+    next_fetch_at = models.DateTimeField(default=timezone.now, db_index=True)
+    wanted_at = models.DateTimeField(default=timezone.now)
+    error = models.TextField(blank=True)
+
+    retention = Retention("wanted_at", days=14)
+
+    class Meta:
+        indexes = (models.Index(fields=["wanted_at"], name="revocation_list_age"),)
+
+    def __str__(self) -> str:
+        return self.url
+
+
+class Verification(models.Model):
+    """A person's question whether a certificate has been renewed, on every address of a name."""
+
+    class Outcome(models.TextChoices):
+        """The answer."""
+
+        RENEWED = "renewed", "renewed on every address"
+        PARTLY = "partly", "renewed on some addresses"
+        NOT_YET = "not_yet", "not renewed"
+        INVALID = "invalid", "renewed, but not valid"
+        UNREACHABLE = "unreachable"
+
+    endpoint = models.ForeignKey(Endpoint, on_delete=models.CASCADE, related_name="verifications")
+    requested_at = models.DateTimeField(default=timezone.now)
+    requested_by = models.CharField(max_length=150)
+    before = models.ForeignKey(Certificate, null=True, on_delete=models.PROTECT, related_name="+")
+    finished_at = models.DateTimeField(null=True)
+    outcome = models.CharField(max_length=12, choices=Outcome, blank=True)
+    found = models.JSONField(default=list, help_text="What each address presents.")
+
+    retention = Retention("requested_at", days=90)
+
+    class Meta:
+        ordering = ("-requested_at", "-pk")
+        indexes = (models.Index(fields=["requested_at"], name="verification_age"),)
+
+    def __str__(self) -> str:
+        return f"{self.endpoint} {self.outcome or 'asked'}"
+
+
+class Search(models.Model):
+    """A search of address ranges for endpoints; those that present a certificate are watched."""
+
+    ranges = models.TextField()
+    targets = models.JSONField(default=list, help_text="Pairs of host and port.")
+    starttls = models.CharField(
+        "protocol", max_length=16, choices=Endpoint.StartTls, default=Endpoint.StartTls.NONE
+    )
+    authority = models.ForeignKey(Authority, null=True, on_delete=models.SET_NULL)
+    group = models.ForeignKey(Group, null=True, on_delete=models.SET_NULL)
+    requested_at = models.DateTimeField(default=timezone.now)
+    requested_by = models.CharField(max_length=150)
+    finished_at = models.DateTimeField(null=True)
+    answered = models.PositiveIntegerField(default=0)
+    added = models.PositiveIntegerField(default=0)
+
+    retention = Retention("requested_at", days=90)
+
+    class Meta:
+        ordering = ("-requested_at", "-pk")
+        indexes = (models.Index(fields=["requested_at"], name="search_age"),)
+        verbose_name_plural = "searches"
+
+    def __str__(self) -> str:
+        return self.ranges[:80]

@@ -2,7 +2,10 @@
 
 from django.conf import settings
 
-from soc.ssl_certs.models import Authority, Endpoint
+from soc.ssl_certs.models import Authority, Endpoint, Group
+
+RENEWED_BY_HAND = "renewed by hand"
+"""The group of endpoints of whose end people want to know a fixed number of days before."""
 
 _CONTAINERS = (
     ("web", 8443, Endpoint.StartTls.NONE),
@@ -22,6 +25,8 @@ def register() -> None:
     )
     if not first:
         return
+    shares = dict.fromkeys(("critical_share", "error_share", "warning_share"), 100)
+    group, _ = Group.objects.get_or_create(name=RENEWED_BY_HAND, defaults=shares)
     for host, port, starttls in _own():
         Endpoint.objects.get_or_create(
             host=host,
@@ -30,6 +35,7 @@ def register() -> None:
             defaults={
                 "starttls": starttls,
                 "authority": authority,
+                "group": group,
                 "notes": "Part of this stack; registered at its first start.",
             },
         )

@@ -1,29 +1,54 @@
-"""Connect to one TLS endpoint and bring back the certificates it presents, trusted or not.
+"""Connect to TLS endpoints and bring back the certificates they present, trusted or not.
 
 The handshake verifies nothing: a tracker has to see the expired, foreign and weak certificates
 too. What was presented is judged afterwards, by `chain.verify`.
+
+One thread waits for all peers. Handshakes go through pyOpenSSL: it is a quarter faster than the
+standard library, returns the whole chain by a public call, and hands out a stapled OCSP response.
 """
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import functools
 import ipaddress
+import logging
+import queue
 import re
 import socket
-import ssl
 import struct
-import sys
+import threading
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import TypeVar
 
+import idna
 from cryptography import x509
+from OpenSSL import SSL
+
+logger = logging.getLogger(__name__)
+
+AT_ONCE = 256
+"""Endpoints that are waited for at the same time; each costs some 150 KiB at most."""
+
+RESOLVE_TIMEOUT = 10.0
+"""Seconds for the system's resolver; two of its own attempts of 5 s, as resolv.conf(5) has it."""
+
+# The resolver blocks a thread for each name; its threads count against the container's limit.
+_RESOLVERS = 24
 
 # What a peer may say in clear text before TLS. The longest honest dialogue, an EHLO reply with
 # every extension, stays below 2 KiB.
 MAX_CLEAR_BYTES = 64 * 1024
+
+# What a peer may send in a handshake: OpenSSL takes certificates of 100 KiB in all.
+MAX_HANDSHAKE_BYTES = 256 * 1024
+
+Key = TypeVar("Key")
 
 
 class StartTls(StrEnum):
@@ -31,7 +56,14 @@ class StartTls(StrEnum):
 
     NONE = ""
     SMTP = "smtp"
+    IMAP = "imap"
+    POP3 = "pop3"
+    LDAP = "ldap"
+    POSTGRESQL = "postgresql"
     MYSQL = "mysql"
+    XMPP = "xmpp"
+    XMPP_SERVER = "xmpp-server"
+    FTP = "ftp"
 
 
 class Outcome(StrEnum):
@@ -45,6 +77,8 @@ class Outcome(StrEnum):
     NOT_TLS = "not_tls"
     HANDSHAKE_FAILED = "handshake_failed"
     STARTTLS_FAILED = "starttls_failed"
+    TIMEOUT = "timeout"
+    DEFECT = "defect"
 
 
 class ProbeError(Exception):
@@ -86,7 +120,8 @@ class Presented:
 
     `refusal` is empty after a complete handshake. Otherwise the peer presented its chain and broke
     off (TLS 1.2 and older do so when they demand a client certificate): the chain was seen, but
-    the peer has not proven that it holds the key, and `tls_version` is empty.
+    the peer has not proven that it holds the key, and `tls_version` is empty. `staple` is the OCSP
+    response that came with the certificate (DER, RFC 6066 section 8), or empty.
     """
 
     address: str
@@ -95,72 +130,121 @@ class Presented:
     chain: tuple[x509.Certificate, ...]
     elapsed_ms: int
     refusal: str = ""
+    staple: bytes = b""
 
 
-def collect(
+def collect_many(
+    targets: Mapping[Key, Target], *, at_once: int = AT_ONCE
+) -> Iterator[tuple[Key, Presented | ProbeError]]:
+    """Yield the result of each target as soon as it is there.
+
+    A thread of its own waits for the peers, so that the caller can verify and store what has come
+    while others still shake hands. Whoever stops early ends the rest.
+    """
+    results: queue.SimpleQueue[tuple[Key, Presented | ProbeError]] = queue.SimpleQueue()
+    loop = asyncio.new_event_loop()
+    work = loop.create_task(_collect_all(targets, results, at_once))
+    thread = threading.Thread(target=_run, args=(loop, work), name="probes", daemon=True)
+    thread.start()
+    try:
+        for _ in targets:
+            yield results.get()
+    finally:
+        loop.call_soon_threadsafe(work.cancel)
+        thread.join()
+        loop.close()
+
+
+def _run(loop: asyncio.AbstractEventLoop, work: asyncio.Task[None]) -> None:
+    with contextlib.suppress(asyncio.CancelledError):
+        loop.run_until_complete(work)
+
+
+async def _collect_all(
+    targets: Mapping[Key, Target],
+    results: queue.SimpleQueue[tuple[Key, Presented | ProbeError]],
+    at_once: int,
+) -> None:
+    waiting = iter(targets.items())
+
+    async def work() -> None:
+        for key, target in waiting:
+            results.put((key, await _result(target)))
+
+    async with asyncio.TaskGroup() as group:
+        for _ in range(min(at_once, len(targets))):
+            group.create_task(work())
+
+
+async def _result(target: Target) -> Presented | ProbeError:
+    try:
+        return await collect(target)
+    except ProbeError as error:
+        return error
+    # One peer that finds a defect of ours must not cost all the others their scan.
+    except Exception as error:
+        logger.exception("The probe of %s failed", _at(target))
+        return ProbeError(Outcome.DEFECT, f"The probe itself failed ({error!r}): see the log.")
+
+
+async def collect(
     target: Target, *, connect_timeout: float = 5.0, handshake_timeout: float = 5.0
 ) -> Presented:
     """Connect to `target`, start TLS and return what it presents.
 
     `connect_timeout` (seconds) covers all addresses of the host together, `handshake_timeout`
     (seconds) the STARTTLS dialogue and the handshake together; neither grows when the peer drips
-    bytes. Resolving the name blocks as long as the system's resolver does: resolv.conf(5) sets
-    that, and the caller's own time limit ends it.
+    bytes.
 
     Raises ProbeError, and nothing else, when no certificate could be collected.
     """
     started = time.monotonic()
-    sock, address = _connect(target, _Deadline(connect_timeout))
+    sock, address = await _connect(target, connect_timeout)
     with sock:
-        deadline = _Deadline(handshake_timeout)
         try:
-            if target.starttls:
-                _DIALOGUES[target.starttls](_Clear(sock, deadline, _at(target)))
-            tls, refusal = _handshake(sock, target, deadline)
+            async with asyncio.timeout(handshake_timeout):
+                if target.starttls:
+                    await _DIALOGUES[target.starttls](_Clear(sock, target))
+                connection, staple, refusal = await _handshake(sock, target)
         except TimeoutError:
             raise ProbeError(
                 Outcome.HANDSHAKE_TIMEOUT,
                 f"{_at(target)} accepted the connection but did not complete the handshake within"
                 f" {handshake_timeout:g} s: look at the service behind it.",
             ) from None
-    cipher = tls.cipher()
     return Presented(
         address=address,
-        tls_version=tls.version() or "",
-        cipher=cipher[0] if cipher else "",
-        chain=_certificates(tls, target, refusal),
+        tls_version="" if refusal else connection.get_protocol_version_name(),
+        cipher="" if refusal else connection.get_cipher_name() or "",
+        chain=_certificates(connection, target, refusal),
         elapsed_ms=round((time.monotonic() - started) * 1000),
         refusal=refusal,
+        staple=staple,
     )
+
+
+_LONGEST_LABEL = 63
+_LONGEST_NAME = 253
 
 
 def a_label(name: str) -> str:
     """Return a host name in lower-case ASCII, without a final dot.
 
-    Letters outside ASCII become A-labels (IDNA 2003, RFC 3490, as in Python's resolver calls).
+    Letters outside ASCII become A-labels as in browsers (IDNA 2008, RFC 5891, with the mapping of
+    UTS 46). ASCII is taken as it stands: hosts of private networks have underscores.
     Raises ValueError when `name` cannot be a host name.
     """
-    ascii_name = name.removesuffix(".").encode("idna").decode("ascii").lower()
-    if not ascii_name or not ascii_name.isprintable():
+    bare = name.removesuffix(".")
+    ascii_name = bare.lower() if bare.isascii() else idna.encode(bare, uts46=True).decode("ascii")
+    labels = ascii_name.split(".")
+    if not all(0 < len(label) <= _LONGEST_LABEL for label in labels):
+        raise ValueError("a label is empty or longer than 63 characters")
+    if len(ascii_name) > _LONGEST_NAME or not ascii_name.isprintable() or " " in ascii_name:
         raise ValueError("not a host name")
     return ascii_name
 
 
-class _Deadline:
-    """A point in time that no amount of traffic moves."""
-
-    def __init__(self, seconds: float) -> None:
-        self._end = time.monotonic() + seconds
-
-    def remaining(self) -> float:
-        """Return the seconds left, more than 0, or raise TimeoutError."""
-        left = self._end - time.monotonic()
-        if left <= 0:
-            raise TimeoutError
-        return left
-
-
-# --- connect ---------------------------------------------------------------------------------
+# --- TCP -----------------------------------------------------------------------------------------
 
 # When every address fails, the failure that says most about the service is the one reported:
 # hence the order.
@@ -170,17 +254,20 @@ _CONNECT_ADVICE = {
     Outcome.UNREACHABLE: "look at the route from this server",
 }
 
+Address = tuple[socket.AddressFamily, tuple[str, int]]
 
-def _connect(target: Target, deadline: _Deadline) -> tuple[socket.socket, str]:
+
+async def _connect(target: Target, seconds: float) -> tuple[socket.socket, str]:
     """Return a socket and the address that it is connected to."""
-    addresses = _resolve(target)
+    addresses = await resolve(target)
+    end = time.monotonic() + seconds
     failures: list[tuple[Outcome, str]] = []
     for position, (family, address) in enumerate(addresses):
+        # An even share each: a first address that swallows packets must leave time for the
+        # second.
+        share = (end - time.monotonic()) / (len(addresses) - position)
         try:
-            # An even share each: a first address that swallows packets must leave time for the
-            # second.
-            share = deadline.remaining() / (len(addresses) - position)
-            return _connect_one(family, address, share), address[0]
+            return await _connect_one(family, address, share), address[0]
         except OSError as error:
             failures.append((_connect_outcome(error), f"{address[0]}: {_os_reason(error)}"))
     outcome = min((failure for failure, _ in failures), key=list(_CONNECT_ADVICE).index)
@@ -190,9 +277,20 @@ def _connect(target: Target, deadline: _Deadline) -> tuple[socket.socket, str]:
     )
 
 
-def _resolve(target: Target) -> list[tuple[socket.AddressFamily, tuple[str, int]]]:
+async def resolve(target: Target) -> list[Address]:
+    """Return the addresses of a target's host.
+
+    Raises ProbeError when there are none.
+    """
     try:
-        found = socket.getaddrinfo(target.host, target.port, type=socket.SOCK_STREAM)
+        return _look_up(target.host, target.port, socket.AI_NUMERICHOST)
+    except (OSError, ValueError, OverflowError):
+        pass
+    loop = asyncio.get_running_loop()
+    try:
+        async with asyncio.timeout(RESOLVE_TIMEOUT):
+            name = a_label(target.host)
+            return await loop.run_in_executor(_resolvers(), _look_up, name, target.port)
     except (OSError, ValueError, OverflowError) as error:
         # ValueError: not a host name at all (an empty or overlong label, a NUL character).
         raise ProbeError(
@@ -200,16 +298,28 @@ def _resolve(target: Target) -> list[tuple[socket.AddressFamily, tuple[str, int]
             f"The name {_printable(target.host)} does not resolve ({_os_reason(error)}):"
             " look at its spelling and at the DNS.",
         ) from error
+
+
+def _look_up(host: str, port: int, flags: int = 0) -> list[Address]:
+    found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=flags)
     return [(family, address) for family, _, _, _, address in found]
 
 
-def _connect_one(
+@functools.cache
+def _resolvers() -> ThreadPoolExecutor:
+    return ThreadPoolExecutor(_RESOLVERS, thread_name_prefix="resolver")
+
+
+async def _connect_one(
     family: socket.AddressFamily, address: tuple[str, int], seconds: float
 ) -> socket.socket:
     sock = socket.socket(family, socket.SOCK_STREAM)
     try:
-        sock.settimeout(seconds)
-        sock.connect(address)
+        sock.setblocking(False)
+        # The few small messages of a handshake must not wait for each other's acknowledgements.
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        async with asyncio.timeout(seconds):
+            await asyncio.get_running_loop().sock_connect(sock, address)
     except BaseException:
         sock.close()
         raise
@@ -223,59 +333,85 @@ def _connect_outcome(error: OSError) -> Outcome:
     return Outcome.CONNECT_TIMEOUT if isinstance(error, TimeoutError) else Outcome.UNREACHABLE
 
 
-# --- TLS -------------------------------------------------------------------------------------
+# --- TLS -----------------------------------------------------------------------------------------
 
 # RFC 8446 section 5.1: a record starts with its type (20 to 23) and the major version 3.
 _TLS_RECORD = re.compile(rb"[\x14-\x17]\x03")
 _EXCERPT_BYTES = 64
+_READ = 16 * 1024
+
+# SSL_OP_LEGACY_SERVER_CONNECT: servers without RFC 5746; pyOpenSSL has no name for it.
+_LEGACY_SERVER_CONNECT = 0x4
 
 
 @functools.cache
-def _context() -> ssl.SSLContext:
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-    context.check_hostname = False
-    context.verify_mode = ssl.CERT_NONE
+def _context() -> SSL.Context:
+    context = SSL.Context(SSL.TLS_CLIENT_METHOD)
+    context.set_verify(SSL.VERIFY_NONE)
     # A weak endpoint has to be seen before anybody can be told to replace it: allow every version,
     # cipher and key size that this OpenSSL was built with. Nothing confidential is ever sent.
-    context.minimum_version = ssl.TLSVersion.MINIMUM_SUPPORTED
-    context.set_ciphers("ALL:!aNULL:!eNULL:@SECLEVEL=0")
-    # SSL_OP_LEGACY_SERVER_CONNECT: servers without RFC 5746; Python names it from 3.12 on.
-    context.options |= 0x4
+    context.set_min_proto_version(0)
+    context.set_cipher_list(b"ALL:!aNULL:!eNULL:@SECLEVEL=0")
+    context.set_options(_LEGACY_SERVER_CONNECT)
+    context.set_ocsp_client_callback(_keep_staple)
     return context
 
 
-def _handshake(
-    sock: socket.socket, target: Target, deadline: _Deadline
-) -> tuple[ssl.SSLObject, str]:
-    """Run the handshake; return the TLS state and why the peer broke off, "" if it did not.
+def _keep_staple(connection: SSL.Connection, staple: bytes, _: object) -> bool:
+    connection.get_app_data().append(staple)
+    return True
+
+
+async def _handshake(sock: socket.socket, target: Target) -> tuple[SSL.Connection, bytes, str]:
+    """Run the handshake; return it, the stapled response, and why the peer broke off, if it did.
 
     Memory buffers stand between TLS and the socket because they keep the peer's first bytes, which
     tell an operator what answers there if it is not TLS.
     """
-    incoming, outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
-    tls = _context().wrap_bio(incoming, outgoing, server_hostname=_sni(target))
-    excerpt = b""
+    connection = SSL.Connection(_context())
+    staples: list[bytes] = []
+    connection.set_app_data(staples)
+    if name := _sni(target):
+        connection.set_tlsext_host_name(name.encode("ascii"))
+    connection.request_ocsp()
+    connection.set_connect_state()
+    excerpt, received = b"", 0
     while True:
         try:
-            tls.do_handshake()
+            connection.do_handshake()
             break
-        except ssl.SSLWantReadError:
-            _send(sock, outgoing.read(), deadline)
-            received = _receive(sock, deadline)
-            excerpt = (excerpt + received)[:_EXCERPT_BYTES]
-            if received:
-                incoming.write(received)
+        except SSL.WantReadError:
+            await _send(sock, _pending(connection))
+            data = await _receive(sock)
+            received += len(data)
+            excerpt = (excerpt + data)[:_EXCERPT_BYTES]
+            if received > MAX_HANDSHAKE_BYTES:
+                raise ProbeError(
+                    Outcome.HANDSHAKE_FAILED,
+                    f"{_at(target)} sent more than {MAX_HANDSHAKE_BYTES} bytes without completing"
+                    " the handshake.",
+                ) from None
+            if data:
+                connection.bio_write(data)
             else:
-                incoming.write_eof()
-        except ssl.SSLError as error:
-            return tls, _refusal(error, excerpt, target)
-    # Close properly, so that probes leave no errors in the server's log. Whatever becomes of that
-    # (unwrap would wait for the peer's answer, the deadline may be reached), the chain is here.
-    with contextlib.suppress(ssl.SSLError):
-        tls.unwrap()
-    with contextlib.suppress(TimeoutError):
-        _send(sock, outgoing.read(), deadline)
-    return tls, ""
+                connection.bio_shutdown()
+        except SSL.Error as error:
+            refusal = _refusal(error, excerpt, target)
+            return connection, b"".join(staples[:1]), refusal
+    # Close properly, so that probes leave no errors in the server's log. Whatever becomes of that,
+    # the chain is here.
+    with contextlib.suppress(SSL.Error):
+        connection.shutdown()
+    await _send(sock, _pending(connection))
+    return connection, b"".join(staples[:1]), ""
+
+
+def _pending(connection: SSL.Connection) -> bytes:
+    """Return what is to be sent; a handshake's messages never fill the buffer."""
+    try:
+        return connection.bio_read(_READ)
+    except SSL.WantReadError:
+        return b""
 
 
 def _sni(target: Target) -> str | None:
@@ -295,7 +431,7 @@ def _sni(target: Target) -> str | None:
         ) from error
 
 
-def _refusal(error: ssl.SSLError, excerpt: bytes, target: Target) -> str:
+def _refusal(error: SSL.Error, excerpt: bytes, target: Target) -> str:
     """Return what made the peer break off; raise ProbeError if it was not the peer's doing."""
     if excerpt and not _TLS_RECORD.match(excerpt):
         raise ProbeError(
@@ -303,20 +439,30 @@ def _refusal(error: ssl.SSLError, excerpt: bytes, target: Target) -> str:
             f"{_at(target)} does not speak TLS, it answered {_printable(excerpt)}:"
             " look at the port and at the STARTTLS setting.",
         ) from error
-    if isinstance(error, ssl.SSLEOFError):
+    reason = _reason(error)
+    if "unexpected eof" in reason:
         return "it closed the connection"
-    reason = (error.reason or str(error)).replace("_", " ").lower()
     if "alert" in reason:
         return reason
     raise ProbeError(
         Outcome.HANDSHAKE_FAILED,
         f"The TLS handshake with {_at(target)} failed ({reason}):"
-        " look at the protocol versions and ciphers it offers.",
+        " look at the protocol versions, ciphers and certificates it offers.",
     ) from error
 
 
-def _certificates(tls: ssl.SSLObject, target: Target, refusal: str) -> tuple[x509.Certificate, ...]:
-    presented = _unverified_chain(tls)
+def _reason(error: SSL.Error) -> str:
+    """Return OpenSSL's words; what went wrong first says most."""
+    if isinstance(error, SSL.SysCallError):
+        return str(error.args[-1]).lower()
+    queued = error.args[0] if error.args else []
+    return next((reason.lower() for _, _, reason in queued if reason), "no reason given")
+
+
+def _certificates(
+    connection: SSL.Connection, target: Target, refusal: str
+) -> tuple[x509.Certificate, ...]:
+    presented = connection.get_peer_cert_chain()
     if not presented:
         raise ProbeError(
             Outcome.HANDSHAKE_FAILED,
@@ -325,7 +471,7 @@ def _certificates(tls: ssl.SSLObject, target: Target, refusal: str) -> tuple[x50
             " server name.",
         )
     try:
-        return tuple(x509.load_der_x509_certificate(der) for der in presented)
+        return tuple(certificate.to_cryptography() for certificate in presented)
     except (ValueError, x509.InvalidVersion) as error:
         raise ProbeError(
             Outcome.HANDSHAKE_FAILED,
@@ -333,43 +479,45 @@ def _certificates(tls: ssl.SSLObject, target: Target, refusal: str) -> tuple[x50
         ) from error
 
 
-def _unverified_chain(tls: ssl.SSLObject) -> list[bytes]:
-    """Return the presented certificates as DER, leaf first."""
-    if sys.version_info >= (3, 13):
-        return tls.get_unverified_chain()
-    # The method is public from Python 3.13 on. In 3.10 to 3.12 the C object beneath has it, and
-    # nothing public returns more than the leaf.
-    chain = tls._sslobj.get_unverified_chain() or []
-    return [ssl.PEM_cert_to_DER_cert(certificate.public_bytes()) for certificate in chain]
-
-
-# --- what is said in clear text before TLS -----------------------------------------------------
+# --- what is said in clear text before TLS -------------------------------------------------------
 
 
 class _Clear:
     """A bounded reader and writer for the dialogue that leads to TLS."""
 
-    def __init__(self, sock: socket.socket, deadline: _Deadline, peer: str) -> None:
+    def __init__(self, sock: socket.socket, target: Target) -> None:
         self._sock = sock
-        self._deadline = deadline
-        self._peer = peer
+        self._target = target
         self._buffer = b""
         self._received = 0
 
-    def send(self, data: bytes) -> None:
-        _send(self._sock, data, self._deadline)
+    @property
+    def name(self) -> str:
+        """The name that the peer is addressed with."""
+        return self._target.name
 
-    def line(self) -> str:
+    async def send(self, data: bytes) -> None:
+        await _send(self._sock, data)
+
+    async def line(self) -> str:
         """Return the next line without its end."""
-        while b"\n" not in self._buffer:
-            self._fill()
-        line, _, self._buffer = self._buffer.partition(b"\n")
-        return line.rstrip(b"\r").decode("ascii", "replace")
+        line = await self.until(b"\n")
+        return line.rstrip(b"\r\n").decode("ascii", "replace")
 
-    def exactly(self, size: int) -> bytes:
+    async def until(self, *ends: bytes) -> bytes:
+        """Return what comes up to and with the first of `ends`."""
+        while not (
+            found := [self._buffer.find(end) + len(end) for end in ends if end in self._buffer]
+        ):
+            await self._fill()
+        size = min(found)
+        data, self._buffer = self._buffer[:size], self._buffer[size:]
+        return data
+
+    async def exactly(self, size: int) -> bytes:
         """Return the next `size` bytes."""
         while len(self._buffer) < size:
-            self._fill()
+            await self._fill()
         data, self._buffer = self._buffer[:size], self._buffer[size:]
         return data
 
@@ -384,14 +532,14 @@ class _Clear:
     def failed(self, reason: str) -> ProbeError:
         return ProbeError(
             Outcome.STARTTLS_FAILED,
-            f"{self._peer} did not start TLS: {reason}.",
+            f"{_at(self._target)} did not start TLS: {reason}.",
         )
 
     def local_address(self) -> str:
         return self._sock.getsockname()[0]
 
-    def _fill(self) -> None:
-        received = _receive(self._sock, self._deadline)
+    async def _fill(self) -> None:
+        received = await _receive(self._sock)
         if not received:
             raise self.failed("it closed the connection")
         self._received += len(received)
@@ -400,27 +548,39 @@ class _Clear:
         self._buffer += received
 
 
-def _smtp_dialogue(clear: _Clear) -> None:
+async def _smtp_dialogue(clear: _Clear) -> None:
     """Greeting, EHLO and STARTTLS: RFC 3207 section 4, replies as in RFC 5321 section 4.2."""
-    _smtp_reply(clear, "220")
-    clear.send(f"EHLO {_address_literal(clear.local_address())}\r\n".encode("ascii"))
-    offered = _smtp_reply(clear, "250")
+    await _reply(clear, "220")
+    await clear.send(f"EHLO {_address_literal(clear.local_address())}\r\n".encode("ascii"))
+    offered = await _reply(clear, "250")
     if "STARTTLS" not in (extension.strip().upper() for extension in offered):
         raise clear.failed("it does not offer STARTTLS in its EHLO reply")
-    clear.send(b"STARTTLS\r\n")
-    _smtp_reply(clear, "220")
+    await clear.send(b"STARTTLS\r\n")
+    await _reply(clear, "220")
     clear.finish()
 
 
-def _smtp_reply(clear: _Clear, expected: str) -> list[str]:
-    """Return the text of a reply line by line, or raise when its code is not the expected one."""
+async def _ftp_dialogue(clear: _Clear) -> None:
+    """Greeting and AUTH TLS: RFC 4217 section 4, replies as in RFC 959 section 4.2."""
+    await _reply(clear, "220")
+    await clear.send(b"AUTH TLS\r\n")
+    await _reply(clear, "234")
+    clear.finish()
+
+
+async def _reply(clear: _Clear, expected: str) -> list[str]:
+    """Return the text of a reply line by line, or raise when its code is not the expected one.
+
+    FTP's lines within a reply need not begin with the code; its last line does, as SMTP's.
+    """
     texts = []
     while True:
-        line = clear.line()
+        line = await clear.line()
         texts.append(line[4:])
-        if line[:3] != expected:
+        numbered = line[:3].isdecimal()
+        if line[:3] != expected and (numbered or len(texts) == 1):
             raise clear.failed(f"it answered {_printable(line)} where {expected} is due")
-        if line[3:4] != "-":
+        if numbered and line[3:4] != "-":
             return texts
 
 
@@ -428,6 +588,113 @@ def _address_literal(address: str) -> str:
     """RFC 5321 section 4.1.3: how a client without a domain name introduces itself."""
     bare = address.partition("%")[0]
     return f"[IPv6:{bare}]" if ":" in bare else f"[{bare}]"
+
+
+async def _imap_dialogue(clear: _Clear) -> None:
+    """Greeting and STARTTLS: RFC 9051 section 6.2.1; untagged lines may come in between."""
+    greeting = await clear.line()
+    if not greeting.upper().startswith("* OK"):
+        raise clear.failed(f"it greeted with {_printable(greeting)}")
+    await clear.send(b"a STARTTLS\r\n")
+    while (answer := await clear.line()).startswith("* "):
+        pass
+    if not answer.upper().startswith("A OK"):
+        raise clear.failed(f"it answered {_printable(answer)} to STARTTLS")
+    clear.finish()
+
+
+async def _pop3_dialogue(clear: _Clear) -> None:
+    """Greeting and STLS: RFC 2595 section 4."""
+    for command in (b"", b"STLS\r\n"):
+        await clear.send(command)
+        answer = await clear.line()
+        if not answer.startswith("+OK"):
+            raise clear.failed(f"it answered {_printable(answer)} where +OK is due")
+    clear.finish()
+
+
+_LDAP_STARTTLS = b"1.3.6.1.4.1.1466.20037"
+_LDAP_SUCCESS = 0
+
+
+async def _ldap_dialogue(clear: _Clear) -> None:
+    """Send the extended request StartTLS: RFC 4511 sections 4.12 and 4.14, BER in short form."""
+    name = bytes([0x80, len(_LDAP_STARTTLS)]) + _LDAP_STARTTLS
+    message = b"\x02\x01\x01" + bytes([0x77, len(name)]) + name
+    await clear.send(bytes([0x30, len(message)]) + message)
+    answer = await _ber_element(clear, 0x30)
+    # The message's number is a one, as was ours.
+    number, operation = answer[:3], answer[3:]
+    if number != b"\x02\x01\x01" or operation[:1] != b"\x78":
+        raise clear.failed(f"it answered {_printable(answer)}, no extended response")
+    content = operation[1 + _ber_length_size(operation[1:]) :]
+    if len(content) < 3 or content[:2] != b"\x0a\x01":
+        raise clear.failed(f"it answered {_printable(answer)}, no extended response")
+    if content[2] != _LDAP_SUCCESS:
+        diagnostic = re.sub(rb"[^ -~]+", b" ", content[3:]).strip()
+        raise clear.failed(f"it answered with result code {content[2]} {_printable(diagnostic)}")
+    clear.finish()
+
+
+async def _ber_element(clear: _Clear, tag: int) -> bytes:
+    """Return the content of the next BER element (X.690 section 8.1)."""
+    head = await clear.exactly(2)
+    if head[0] != tag:
+        raise clear.failed(f"it answered {_printable(head)}, which is no LDAP")
+    size = head[1]
+    if size >= 0x80:
+        size = int.from_bytes(await clear.exactly(size - 0x80), "big")
+    return await clear.exactly(size)
+
+
+def _ber_length_size(data: bytes) -> int:
+    return 1 if not data or data[0] < 0x80 else data[0] - 0x80 + 1
+
+
+_POSTGRESQL_SSL_REQUEST = struct.pack(">ii", 8, 80877103)
+
+
+async def _postgresql_dialogue(clear: _Clear) -> None:
+    """Send an SSLRequest; PostgreSQL manual, "Message Formats" and "SSL Session Encryption"."""
+    await clear.send(_POSTGRESQL_SSL_REQUEST)
+    answer = await clear.exactly(1)
+    if answer == b"N":
+        raise clear.failed("TLS is not enabled in this PostgreSQL server")
+    if answer != b"S":
+        raise clear.failed(f"it answered {_printable(answer)} where 'S' is due")
+    clear.finish()
+
+
+def _xmpp_dialogue(namespace: str) -> Callable[[_Clear], Awaitable[None]]:
+    """Return the negotiation of a stream of clients or of servers: RFC 6120 section 5.4."""
+
+    async def dialogue(clear: _Clear) -> None:
+        name = a_label(clear.name) if not _is_address(clear.name) else clear.name
+        await clear.send(
+            f"<?xml version='1.0'?><stream:stream to='{_in_xml(name)}' version='1.0'"
+            f" xmlns='{namespace}' xmlns:stream='http://etherx.jabber.org/streams'>".encode()
+        )
+        offered = await clear.until(b"</stream:features>", b"</stream:error>", b"</stream:stream>")
+        if b"<starttls" not in offered:
+            raise clear.failed(f"it does not offer STARTTLS but {_printable(offered[-200:])}")
+        await clear.send(b"<starttls xmlns='urn:ietf:params:xml:ns:xmpp-tls'/>")
+        if b"<proceed" not in await clear.until(b"/>", b"</proceed>", b"</failure>"):
+            raise clear.failed("it refused STARTTLS")
+        clear.finish()
+
+    return dialogue
+
+
+def _is_address(name: str) -> bool:
+    try:
+        ipaddress.ip_address(name)
+    except ValueError:
+        return False
+    return True
+
+
+def _in_xml(text: str) -> str:
+    return text.replace("&", "&amp;").replace("'", "&apos;").replace("<", "&lt;")
 
 
 # Capability flags and packets: MySQL internals manual, "Protocol::HandshakeV10" and
@@ -441,13 +708,13 @@ _MAX_PACKET = 1 << 24
 _UTF8MB4_GENERAL_CI = 45
 
 
-def _mysql_dialogue(clear: _Clear) -> None:
+async def _mysql_dialogue(clear: _Clear) -> None:
     """Read the initial handshake packet and answer with an SSLRequest packet.
 
     A packet is a 3-byte little-endian length, a sequence number and the payload.
     """
-    header = clear.exactly(4)
-    greeting = clear.exactly(int.from_bytes(header[:3], "little"))
+    header = await clear.exactly(4)
+    greeting = await clear.exactly(int.from_bytes(header[:3], "little"))
     if not _mysql_capabilities(clear, greeting) & _CLIENT_SSL:
         raise clear.failed("TLS is not enabled in this MySQL or MariaDB server")
     request = struct.pack(
@@ -457,7 +724,7 @@ def _mysql_dialogue(clear: _Clear) -> None:
         _UTF8MB4_GENERAL_CI,
     )
     sequence = (header[3] + 1) % 256
-    clear.send(len(request).to_bytes(3, "little") + bytes([sequence]) + request)
+    await clear.send(len(request).to_bytes(3, "little") + bytes([sequence]) + request)
     clear.finish()
 
 
@@ -473,32 +740,35 @@ def _mysql_capabilities(clear: _Clear, greeting: bytes) -> int:
     return int.from_bytes(rest[13:15], "little")
 
 
-_DIALOGUES: dict[StartTls, Callable[[_Clear], None]] = {
+_DIALOGUES: dict[StartTls, Callable[[_Clear], Awaitable[None]]] = {
     StartTls.SMTP: _smtp_dialogue,
+    StartTls.IMAP: _imap_dialogue,
+    StartTls.POP3: _pop3_dialogue,
+    StartTls.LDAP: _ldap_dialogue,
+    StartTls.POSTGRESQL: _postgresql_dialogue,
     StartTls.MYSQL: _mysql_dialogue,
+    StartTls.XMPP: _xmpp_dialogue("jabber:client"),
+    StartTls.XMPP_SERVER: _xmpp_dialogue("jabber:server"),
+    StartTls.FTP: _ftp_dialogue,
 }
 
 
 # --- bytes and words -----------------------------------------------------------------------------
 
 
-def _send(sock: socket.socket, data: bytes, deadline: _Deadline) -> None:
-    """Send everything before the deadline.
+async def _send(sock: socket.socket, data: bytes) -> None:
+    """Send everything.
 
     A peer that has hung up is not an error here: its last words may still be waiting to be read.
     """
-    sock.settimeout(deadline.remaining())
-    with contextlib.suppress(ConnectionError):
-        sock.sendall(data)
+    with contextlib.suppress(OSError):
+        await asyncio.get_running_loop().sock_sendall(sock, data)
 
 
-def _receive(sock: socket.socket, deadline: _Deadline) -> bytes:
+async def _receive(sock: socket.socket) -> bytes:
     """Return what arrives next, b"" when the peer has ended the connection in whatever way."""
-    sock.settimeout(deadline.remaining())
     try:
-        return sock.recv(16 * 1024)
-    except TimeoutError:
-        raise
+        return await asyncio.get_running_loop().sock_recv(sock, _READ)
     except OSError:
         return b""
 
@@ -513,4 +783,6 @@ def _printable(said: str | bytes) -> str:
 
 
 def _os_reason(error: Exception) -> str:
+    if isinstance(error, TimeoutError):
+        return "timed out"
     return getattr(error, "strerror", None) or str(error)

@@ -1,32 +1,55 @@
 """The tasks of the ssl_certs queue."""
 
 from celery.exceptions import SoftTimeLimitExceeded
+from django.utils import timezone
 
 from soc.celery import app
+from soc.core.batches import batched
 from soc.notify.tasks import wake
-from soc.ssl_certs import scan
-from soc.ssl_certs.models import Endpoint, Observation
+from soc.ssl_certs import lists, scan, searches, verification
 
 
 @app.task
 def scan_due() -> int:
-    """Queue one scan per endpoint that is due, and return how many."""
-    keys = list(scan.claim_due())
-    for key in keys:
-        scan_endpoint.apply_async((key,), expires=scan.CLAIM.total_seconds())
+    """Queue the scans of the endpoints that are due, and return how many endpoints that are."""
+    keys = scan.claim_due()
+    for batch in batched(keys, scan.BATCH):
+        scan_batch.apply_async((batch,), expires=scan.CLAIM.total_seconds())
     return len(keys)
 
 
-@app.task(soft_time_limit=30)
-def scan_endpoint(key: int) -> None:
-    """Scan one endpoint; running twice records two observations and harms nothing."""
-    endpoint = Endpoint.objects.filter(pk=key).select_related("authority").first()
-    if endpoint is None:
-        return
+@app.task
+def scan_batch(keys: list[int]) -> None:
+    """Scan endpoints; running twice finds nothing new and harms nothing."""
+    since = timezone.now()
     try:
-        mails = scan.scan(endpoint)
+        mails = scan.scan(keys)
     except SoftTimeLimitExceeded:
-        # Only the resolver has no deadline of its own (resolv.conf(5) sets its patience).
-        mails = scan.record_failure(endpoint, Observation.TIMEOUT, "The scan did not end in 30 s.")
+        mails = scan.record_timeouts(keys, since)
     if mails:
         wake()
+
+
+@app.task
+def scan_endpoint(key: int) -> None:
+    """Scan one endpoint."""
+    scan_batch.run([key])
+
+
+@app.task
+def verify_renewal(key: int) -> None:
+    """Answer a person's question whether a certificate has been renewed."""
+    if verification.verify(key):
+        wake()
+
+
+@app.task
+def search_ranges(key: int) -> None:
+    """Look for endpoints in address ranges and watch those that present a certificate."""
+    searches.search(key)
+
+
+@app.task
+def fetch_lists() -> int:
+    """Fetch the revocation lists that are due, and return how many."""
+    return lists.fetch_due()

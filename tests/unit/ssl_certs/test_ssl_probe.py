@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import itertools
 import socket
@@ -92,13 +93,13 @@ def drips(text: bytes) -> Serve:
 
 def collect(port: int, **options: object) -> probe.Presented:
     target = Target(**{"host": "127.0.0.1", "port": port, "server_name": HOST, **options})
-    return probe.collect(target, connect_timeout=2, handshake_timeout=2)
+    return asyncio.run(probe.collect(target, connect_timeout=2, handshake_timeout=2))
 
 
 def failure(port: int, *, seconds: float = 2, **options: object) -> probe.ProbeError:
     target = Target(**{"host": "127.0.0.1", "port": port, **options})
     with pytest.raises(probe.ProbeError) as caught:
-        probe.collect(target, connect_timeout=seconds, handshake_timeout=seconds)
+        asyncio.run(probe.collect(target, connect_timeout=seconds, handshake_timeout=seconds))
     return caught.value
 
 
@@ -383,15 +384,19 @@ def test_last_words_of_a_peer_that_is_gone() -> None:
     ours, theirs = socket.socketpair()
     theirs.sendall(b"last words")
     theirs.close()
-    deadline = probe._Deadline(1)
+    ours.setblocking(False)
+
+    async def talk() -> bytes:
+        await probe._send(ours, b"too late")
+        return await probe._receive(ours)
+
     with ours:
-        probe._send(ours, b"too late", deadline)
-        assert probe._receive(ours, deadline) == b"last words"
+        assert asyncio.run(talk()) == b"last words"
 
 
 def test_no_time_left() -> None:
     with serving(until_hung_up) as port, pytest.raises(probe.ProbeError) as caught:
-        probe.collect(Target("127.0.0.1", port), handshake_timeout=0)
+        asyncio.run(probe.collect(Target("127.0.0.1", port), handshake_timeout=0))
     assert caught.value.outcome is Outcome.HANDSHAKE_TIMEOUT
 
 

@@ -1,0 +1,313 @@
+"""Certificates of every kind behind real servers: our verdicts, the expected, and OpenSSL's."""
+
+from __future__ import annotations
+
+import datetime as dt
+import re
+import subprocess
+from collections.abc import Iterator
+from contextlib import closing
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.x509 import ocsp
+from cryptography.x509.oid import ExtendedKeyUsageOID
+
+import pki
+from harness import missing, new_name, run, wait_for
+from soc.ssl_certs import chain, probe
+from soc.ssl_certs.chain import Validity
+from soc.ssl_certs.probe import Presented, StartTls, Target
+from soc.ssl_certs.revocation import Evidence
+
+SERVERS = Path(__file__).parent / "peers" / "servers"
+LIST = "http://crl.cases.internal/ca.crl"
+ADDRESS = "192.0.2.7"
+NO_ANSWER = -1
+DAY = pki.DAY
+
+ROOT = pki.issue("Case Root", ca=True, organization="Cases")
+MIDDLE = pki.issue("Case CA", ROOT, ca=True, organization="Cases")
+
+
+@dataclass(frozen=True)
+class Case:
+    """What a server presents, the verdict that is expected, and the one of `openssl s_client`."""
+
+    presented: list[pki.Issued]
+    expected: Validity
+    name: str
+    # The number of X509_V_ERR_...; 0 is "ok".
+    openssl: int
+    options: list[str] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class Protocol:
+    """A server of the container, and how `openssl s_client` names what it speaks."""
+
+    server: str
+    starttls: StartTls
+    port: int
+    s_client: str = ""
+    port_by_case: bool = False
+
+
+PROTOCOLS = [
+    Protocol("openssl", StartTls.NONE, 10000, port_by_case=True),
+    Protocol("Postfix", StartTls.SMTP, 11000, "smtp", port_by_case=True),
+    Protocol("Dovecot", StartTls.IMAP, 143, "imap"),
+    Protocol("Dovecot", StartTls.POP3, 110, "pop3"),
+    Protocol("PostgreSQL", StartTls.POSTGRESQL, 5432, "postgres"),
+]
+
+
+def leaf(name: str, issuer: pki.Issued | None = MIDDLE, **options: object) -> pki.Issued:
+    return pki.issue(name, issuer, **{"san": [name], **options})
+
+
+def cases() -> dict[str, Case]:
+    past = {"not_before": pki.NOW - 9 * DAY, "not_after": pki.NOW - DAY}
+    future = {"not_before": pki.NOW + DAY, "not_after": pki.NOW + 9 * DAY}
+    stranger = pki.issue("Strange Root", ca=True)
+    old = pki.issue("Old CA", ROOT, ca=True, **past)
+    listed = [x509.DistributionPoint([x509.UniformResourceIdentifier(LIST)], None, None, None)]
+    client = x509.ExtendedKeyUsage([ExtendedKeyUsageOID.CLIENT_AUTH])
+    made = {
+        "valid": ([leaf("valid.cases.internal"), MIDDLE], Validity.VALID, 0),
+        "wildcard": (
+            [leaf("wildcard.cases.internal", san=["*.cases.internal"]), MIDDLE], Validity.VALID, 0,
+        ),
+        "idna": (
+            [leaf("xn--bcher-kva.cases.internal"), MIDDLE], Validity.VALID, 0,
+        ),
+        "address": ([leaf(ADDRESS), MIDDLE], Validity.VALID, 0),
+        "disorder": ([leaf("disorder.cases.internal"), ROOT, MIDDLE], Validity.VALID, 0),
+        "whole": ([leaf("whole.cases.internal"), MIDDLE, ROOT], Validity.VALID, 0),
+        "expired": ([leaf("expired.cases.internal", **past), MIDDLE], Validity.EXPIRED, 10),
+        "future": ([leaf("future.cases.internal", **future), MIDDLE], Validity.NOT_YET_VALID, 9),
+        "selfsigned": ([leaf("selfsigned.cases.internal", None)], Validity.SELF_SIGNED, 18),
+        "stranger": (
+            [leaf("stranger.cases.internal", stranger), stranger], Validity.UNKNOWN_ISSUER, 19,
+        ),
+        "incomplete": (
+            [leaf("incomplete.cases.internal")], Validity.MISSING_INTERMEDIATE, 20,
+        ),
+        "othername": (
+            [leaf("othername.cases.internal", san=["www.elsewhere.internal"]), MIDDLE],
+            Validity.NAME_MISMATCH, 62,
+        ),
+        "deepwildcard": (
+            [leaf("deep.wild.cases.internal", san=["*.cases.internal"]), MIDDLE],
+            Validity.NAME_MISMATCH, 62,
+        ),
+        "oldca": ([leaf("oldca.cases.internal", old), old], Validity.EXPIRED, 10),
+        "client": (
+            [leaf("client.cases.internal", extensions=[(client, False)]), MIDDLE],
+            Validity.INVALID, 26,
+        ),
+        # RFC 9525 does away with the common name, which OpenSSL still takes without a SAN.
+        "commonname": ([leaf("commonname.cases.internal", san=[]), MIDDLE],
+                       Validity.NAME_MISMATCH, 0),
+        "revoked": (
+            [leaf("revoked.cases.internal",
+                  extensions=[(x509.CRLDistributionPoints(listed), False)]), MIDDLE],
+            Validity.REVOKED, 23,
+        ),
+    }  # fmt: skip
+    names = {"address": ADDRESS, "idna": "bücher.cases.internal", "deepwildcard": "deep.wild.cases.internal"}  # fmt: skip  # noqa: E501
+    return {
+        case: Case(presented, expected, names.get(case, f"{case}.cases.internal"), code)
+        for case, (presented, expected, code) in made.items()
+    }
+
+
+CASES = cases()
+REVOKED = CASES["revoked"].presented[0].cert
+
+
+def revocation_list() -> x509.CertificateRevocationList:
+    entry = (
+        x509.RevokedCertificateBuilder()
+        .serial_number(REVOKED.serial_number)
+        .revocation_date(pki.NOW - DAY)
+        .add_extension(x509.CRLReason(x509.ReasonFlags.key_compromise), critical=False)
+        .build()
+    )
+    builder = x509.CertificateRevocationListBuilder().issuer_name(MIDDLE.cert.subject)
+    builder = builder.last_update(pki.NOW - DAY).next_update(pki.NOW + DAY)
+    return builder.add_revoked_certificate(entry).sign(MIDDLE.key, hashes.SHA256())
+
+
+def staple(status: ocsp.OCSPCertStatus) -> bytes:
+    revoked = status is ocsp.OCSPCertStatus.REVOKED
+    builder = ocsp.OCSPResponseBuilder().add_response(
+        cert=CASES["valid"].presented[0].cert,
+        issuer=MIDDLE.cert,
+        algorithm=hashes.SHA256(),
+        cert_status=status,
+        this_update=pki.NOW - DAY,
+        next_update=pki.NOW + DAY,
+        revocation_time=pki.NOW - DAY if revoked else None,
+        revocation_reason=x509.ReasonFlags.key_compromise if revoked else None,
+    )
+    responder = builder.responder_id(ocsp.OCSPResponderEncoding.HASH, MIDDLE.cert)
+    signed = responder.sign(MIDDLE.key, hashes.SHA256())
+    return signed.public_bytes(serialization.Encoding.DER)
+
+
+@pytest.fixture(scope="module")
+def identity(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("cases")
+    for name, case in CASES.items():
+        pems = b"".join(issued.cert_pem for issued in case.presented)
+        (folder / f"{name}.pem").write_bytes(case.presented[0].key_pem + pems)
+    ascii_names = (f"{name} {_sni(case.name)}\n" for name, case in CASES.items())
+    (folder / "cases").write_text("".join(ascii_names))
+    (folder / "root.crt").write_bytes(ROOT.cert_pem)
+    pem = revocation_list().public_bytes(serialization.Encoding.PEM)
+    (folder / "crl.pem").write_bytes(pem)
+    for name, status in (("good", ocsp.OCSPCertStatus.GOOD), ("revoked", ocsp.OCSPCertStatus.REVOKED)):  # fmt: skip  # noqa: E501
+        (folder / f"staple-{name}.der").write_bytes(staple(status))
+    folder.chmod(0o755)
+    return folder
+
+
+def _sni(name: str) -> str:
+    return name if name == ADDRESS else probe.a_label(name)
+
+
+@pytest.fixture(scope="module")
+def servers(images: dict[str, str], identity: Path) -> Iterator[tuple[str, str]]:
+    """A container with every server; its name and its address."""
+    built = run(
+        "docker", "build", "--quiet", "--network=host",
+        f"--build-arg=BASE={images['python']}", str(SERVERS), check=False,
+    ).strip()  # fmt: skip
+    image = built.splitlines()[-1]
+    if not image.startswith("sha256:"):
+        missing(f"the servers' image cannot be built: {image}")
+    name = f"soc-{new_name()}-servers"
+    run("docker", "run", "--detach", f"--name={name}", f"--volume={identity}:/identity:ro", image)
+    try:
+        wait_for("the servers", lambda: "ready" in run("docker", "logs", name))
+        told = run("docker", "inspect", "--format={{.NetworkSettings.IPAddress}}", name)
+        yield name, told.strip()
+    finally:
+        run("docker", "rm", "--force", name)
+
+
+@pytest.fixture(scope="module")
+def presented(servers: tuple[str, str]) -> dict[tuple[str, StartTls], object]:
+    """What every server presents of every case."""
+    found: dict[tuple[str, StartTls], object] = {}
+    everything = {
+        (name, protocol.starttls): target(protocol, name, servers[1])
+        for name in CASES
+        for protocol in PROTOCOLS
+        if protocol.starttls is not StartTls.POSTGRESQL
+    }
+    with closing(probe.collect_many(everything)) as results:
+        found |= dict(results)
+    return found
+
+
+def target(protocol: Protocol, name: str, address: str) -> Target:
+    port = protocol.port + (list(CASES).index(name) if protocol.port_by_case else 0)
+    return Target(address, port, CASES[name].name, protocol.starttls)
+
+
+def of_postgresql(container: str, name: str, address: str) -> object:
+    """Have PostgreSQL present a case; a reload takes it a moment."""
+    run("docker", "exec", container, "present", name)
+    expected = CASES[name].presented[0].cert
+    wanted = {0: target(PROTOCOLS[-1], name, address)}
+
+    def arrived() -> object:
+        ((_, result),) = probe.collect_many(wanted)
+        return result if isinstance(result, Presented) and result.chain[0] == expected else None
+
+    return wait_for(f"PostgreSQL to present {name}", arrived, seconds=20)
+
+
+def verdict(name: str, found: object) -> chain.Verdict | str:
+    if not isinstance(found, Presented):
+        return str(found)
+    return chain.verify(
+        found.chain,
+        name=CASES[name].name,
+        trust=chain.parse_trust(ROOT.cert_pem),
+        at=dt.datetime.now(dt.UTC),
+        evidence=Evidence(found.staple, {LIST: revocation_list()}),
+    )
+
+
+def s_client(protocol: Protocol, name: str, address: str, identity: Path) -> int:
+    """Return the first error that `openssl s_client -verify_return_error` stops at, or 0."""
+    case, where = CASES[name], target(protocol, name, address)
+    expected = ["-verify_ip", ADDRESS] if case.name == ADDRESS else [
+        "-servername", _sni(case.name), "-verify_hostname", _sni(case.name),
+    ]  # fmt: skip
+    if name == "revoked":
+        expected += ["-crl_check", "-CRL", str(identity / "crl.pem")]
+    if protocol.s_client:
+        expected += ["-starttls", protocol.s_client]
+    finished = subprocess.run(
+        [
+            *("openssl", "s_client", "-connect", f"{where.host}:{where.port}"),
+            *("-CAfile", str(identity / "root.crt"), "-no-CApath"),
+            *("-verify_return_error", *expected),
+        ],
+        input="",
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    errors = re.findall(r"verify error:num=(\d+):", finished.stdout + finished.stderr)
+    if not errors and finished.returncode != 0:
+        return NO_ANSWER
+    return int(errors[0]) if errors else 0
+
+
+def test_every_case_behind_every_server(
+    servers: tuple[str, str],
+    presented: dict[tuple[str, StartTls], object],
+    identity: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    container, address = servers
+    lines, wrong = [], []
+    for name, case in CASES.items():
+        presented[name, StartTls.POSTGRESQL] = of_postgresql(container, name, address)
+        for protocol in PROTOCOLS:
+            found = verdict(name, presented[name, protocol.starttls])
+            observed = found.result if isinstance(found, chain.Verdict) else found
+            code = s_client(protocol, name, address, identity)
+            lines.append(
+                f"{name:13} {protocol.server:11} {protocol.starttls.value or 'tls':11}"
+                f" {case.expected:21} {observed:21} {code:4}"
+            )
+            if (observed, code) != (case.expected, case.openssl):
+                wrong.append(f"{lines[-1]}\n{found}")
+    head = ("case", "server", "protocol", "expected", "observed", "openssl")
+    with capsys.disabled():
+        print("\n{:13} {:11} {:11} {:21} {:21} {}".format(*head))
+        print("\n".join(lines))
+        print(f"{len(lines)} cells, {len(lines) - len(wrong)} as expected")
+    assert not wrong, "\n".join(wrong)
+
+
+@pytest.mark.parametrize(("port", "expected"), [(10900, Validity.VALID), (10901, Validity.REVOKED)])
+def test_a_stapled_response_counts(servers: tuple[str, str], port: int, expected: Validity) -> None:
+    """`openssl s_client -status` only prints it."""
+    where = Target(servers[1], port, CASES["valid"].name)
+    ((_, found),) = probe.collect_many({0: where})
+    assert isinstance(found, Presented)
+    assert found.staple
+    judged = verdict("valid", found)
+    assert judged.result is expected
+    assert ("key" in judged.reason.lower()) is (expected is Validity.REVOKED)

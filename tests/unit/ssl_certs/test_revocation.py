@@ -1,0 +1,205 @@
+"""Revocation: stapled responses, lists that are fetched ahead, and evidence that does not count."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, HTTPServer
+
+import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.serialization import Encoding
+from cryptography.x509 import ocsp
+from cryptography.x509.oid import ExtendedKeyUsageOID
+
+import pki
+from soc.ssl_certs import chain, lists, revocation
+from soc.ssl_certs.chain import Validity
+from soc.ssl_certs.models import RevocationList
+from soc.ssl_certs.revocation import Evidence
+
+HOST = "www.example.org"
+URL = "http://crl.example.org/ca.crl"
+ROOT = pki.issue("Root", ca=True)
+STRANGER = pki.issue("Root", ca=True)
+DAY = pki.DAY
+
+
+def naming(*urls: str) -> list[tuple[x509.ExtensionType, bool]]:
+    names = [x509.UniformResourceIdentifier(url) for url in urls]
+    point = x509.DistributionPoint(names, None, None, None)
+    return [(x509.CRLDistributionPoints([point]), False)]
+
+
+LEAF = pki.issue(HOST, ROOT, san=[HOST], extensions=naming(URL))
+
+
+def crl(
+    signer: pki.Issued = ROOT, *, revoked: bool = True, until: float = 1
+) -> x509.CertificateRevocationList:
+    builder = (
+        x509.CertificateRevocationListBuilder()
+        .issuer_name(signer.cert.subject)
+        .last_update(pki.NOW - 3 * DAY)
+        .next_update(pki.NOW + until * DAY)
+    )
+    if revoked:
+        entry = x509.RevokedCertificateBuilder().serial_number(LEAF.cert.serial_number)
+        builder = builder.add_revoked_certificate(entry.revocation_date(pki.NOW - DAY).build())
+    return builder.sign(signer.key, hashes.SHA256())
+
+
+def staple(
+    signer: pki.Issued = ROOT,
+    *,
+    status: ocsp.OCSPCertStatus = ocsp.OCSPCertStatus.REVOKED,
+    until: float = 1,
+    leaf: pki.Issued = LEAF,
+    sent: list[x509.Certificate] | None = None,
+) -> bytes:
+    revoked = status is ocsp.OCSPCertStatus.REVOKED
+    builder = ocsp.OCSPResponseBuilder().add_response(
+        cert=leaf.cert,
+        issuer=ROOT.cert,
+        algorithm=hashes.SHA256(),
+        cert_status=status,
+        this_update=pki.NOW - 3 * DAY,
+        next_update=pki.NOW + until * DAY,
+        revocation_time=pki.NOW - DAY if revoked else None,
+        revocation_reason=x509.ReasonFlags.superseded if revoked else None,
+    )
+    builder = builder.responder_id(ocsp.OCSPResponderEncoding.HASH, signer.cert)
+    if sent:
+        builder = builder.certificates(sent)
+    return builder.sign(signer.key, hashes.SHA256()).public_bytes(Encoding.DER)
+
+
+def judged(evidence: Evidence) -> chain.Verdict:
+    return chain.verify(
+        [LEAF.cert],
+        name=HOST,
+        trust=chain.parse_trust(ROOT.cert_pem),
+        at=pki.NOW,
+        evidence=evidence,
+    )
+
+
+def appointed(*usages: x509.ObjectIdentifier) -> pki.Issued:
+    return pki.issue("Responder", ROOT, extensions=[(x509.ExtendedKeyUsage(usages), False)])
+
+
+RESPONDER = appointed(ExtendedKeyUsageOID.OCSP_SIGNING)
+USURPER = appointed(ExtendedKeyUsageOID.SERVER_AUTH)
+
+
+@pytest.mark.parametrize(
+    "evidence",
+    [
+        Evidence(lists={URL: crl()}),
+        Evidence(staple()),
+        Evidence(staple(RESPONDER, sent=[RESPONDER.cert])),
+        Evidence(staple(status=ocsp.OCSPCertStatus.GOOD), {URL: crl()}),
+    ],
+    ids=["list", "staple", "appointed responder", "list beside a good staple"],
+)
+def test_a_revoked_certificate(evidence: Evidence) -> None:
+    verdict = judged(evidence)
+    assert (verdict.result, verdict.depth) == (Validity.REVOKED, 0)
+    assert "(depth 0, CN=www.example.org) is revoked (since" in verdict.reason
+
+
+@pytest.mark.parametrize(
+    ("evidence", "remark"),
+    [
+        (Evidence(), ""),
+        (Evidence(staple(status=ocsp.OCSPCertStatus.GOOD)), ""),
+        (Evidence(lists={URL: crl(revoked=False)}), ""),
+        (Evidence(lists={"http://elsewhere/": crl()}), ""),
+        (Evidence(lists={URL: crl(STRANGER)}), "the CRL is not signed by the issuer"),
+        (Evidence(lists={URL: crl(until=-1)}), "the CRL has expired"),
+        (Evidence(staple(STRANGER)), "not signed by the issuer"),
+        (Evidence(staple(USURPER, sent=[USURPER.cert])), "not signed by the issuer"),
+        (Evidence(staple(until=-1)), "the stapled OCSP response has expired"),
+        (Evidence(staple(leaf=STRANGER)), "about another certificate"),
+        (Evidence(b"\x30\x03nonsense"), "cannot be decoded"),
+        (
+            Evidence(
+                ocsp.OCSPResponseBuilder.build_unsuccessful(
+                    ocsp.OCSPResponseStatus.TRY_LATER
+                ).public_bytes(Encoding.DER)
+            ),
+            "says try_later",
+        ),
+    ],
+)
+def test_evidence_that_does_not_count_accuses_nobody(evidence: Evidence, remark: str) -> None:
+    verdict = judged(evidence)
+    assert verdict.result is Validity.VALID
+    assert remark in " ".join(verdict.remarks)
+    assert bool(verdict.remarks) is bool(remark)
+
+
+def test_only_plain_http_is_fetched() -> None:
+    others = naming("ldap://ca/crl", "https://ca/crl", "file:///etc/passwd", URL)
+    assert revocation.addresses(pki.issue("x", extensions=others).cert) == [URL]
+
+
+# --- Fetching -----------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def server() -> Iterator[tuple[str, dict[str, bytes]]]:
+    """A server of lists: its address, and what it answers by path."""
+    answers: dict[str, bytes] = {}
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(200 if self.path in answers else 404)
+            self.end_headers()
+            self.wfile.write(answers.get(self.path, b""))
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    with HTTPServer(("127.0.0.1", 0), Handler) as httpd:
+        threading.Thread(target=httpd.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{httpd.server_port}", answers
+        httpd.shutdown()
+
+
+@pytest.mark.django_db
+def test_a_list_is_wanted_fetched_and_found(server: tuple[str, dict[str, bytes]]) -> None:
+    address, answers = server
+    url = f"{address}/ca.crl"
+    leaf = pki.issue(HOST, ROOT, extensions=naming(url))
+    for _ in range(2):
+        lists.want([(leaf.cert, ROOT.cert)])
+    assert RevocationList.objects.get().url == url
+    assert url not in lists.Lists(pki.NOW)
+    answers["/ca.crl"] = crl().public_bytes(Encoding.PEM)
+    assert (lists.fetch_due(), lists.fetch_due()) == (1, 0)
+    assert lists.Lists(pki.NOW)[url] == crl_of(url)
+
+
+def crl_of(url: str) -> x509.CertificateRevocationList:
+    return x509.load_der_x509_crl(bytes(RevocationList.objects.get(url=url).body))
+
+
+@pytest.mark.django_db
+@pytest.mark.parametrize(
+    ("body", "error"),
+    [(None, "404"), (b"<html>", "parsing"), (bytes(lists.MOST_BYTES + 1), "more than")],
+)
+def test_what_is_no_list_is_told_and_tried_again_later(
+    server: tuple[str, dict[str, bytes]], body: bytes | None, error: str
+) -> None:
+    address, answers = server
+    if body is not None:
+        answers["/ca.crl"] = body
+    row = RevocationList.objects.create(url=f"{address}/ca.crl")
+    lists.fetch_due()
+    row.refresh_from_db()
+    assert error in row.error
+    assert row.body is None
+    assert row.next_fetch_at > row.wanted_at

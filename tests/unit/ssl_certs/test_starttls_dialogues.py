@@ -1,0 +1,138 @@
+"""The dialogues that lead to TLS, with servers that agree, refuse, or say something else."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import socket
+import ssl
+import threading
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import pytest
+
+import pki
+from soc.ssl_certs import probe
+from soc.ssl_certs.probe import Outcome, StartTls, Target
+
+HOST = "www.example.org"
+LEAF = pki.issue(HOST, san=[HOST])
+
+Script = Sequence[tuple[bytes, bytes]]
+"""What the server says when it has read what: nothing is read before the first of a greeting."""
+
+LDAP_REQUEST = bytes.fromhex("301d02010177188016") + b"1.3.6.1.4.1.1466.20037"
+LDAP_SUCCESS = bytes.fromhex("300c02010178070a010004000400")
+LDAP_REFUSED = bytes.fromhex("301902010178140a010204000c0d") + b"no TLS for you"[:13]
+STREAM = (
+    b"<?xml version='1.0'?><stream:stream to='www.example.org' version='1.0' xmlns='%b'"
+    b" xmlns:stream='http://etherx.jabber.org/streams'>"
+)
+FEATURES = b"<stream:features><starttls xmlns='urn:ietf:params:xml:ns:xmpp-tls'/></stream:features>"
+START = b"<starttls xmlns='urn:ietf:params:xml:ns:xmpp-tls'/>"
+PROCEED = b"<proceed xmlns='urn:ietf:params:xml:ns:xmpp-tls'/>"
+SSL_REQUEST = bytes.fromhex("0000000804d2162f")
+
+AGREEMENTS: dict[StartTls, Script] = {
+    StartTls.IMAP: [
+        (b"", b"* OK [CAPABILITY IMAP4rev1 STARTTLS] ready\r\n"),
+        (b"a STARTTLS\r\n", b"* CAPABILITY IMAP4rev1\r\na OK begin\r\n"),
+    ],
+    StartTls.POP3: [(b"", b"+OK ready\r\n"), (b"STLS\r\n", b"+OK begin\r\n")],
+    StartTls.LDAP: [(LDAP_REQUEST, LDAP_SUCCESS)],
+    StartTls.POSTGRESQL: [(SSL_REQUEST, b"S")],
+    StartTls.XMPP: [(STREAM % b"jabber:client", FEATURES), (START, PROCEED)],
+    StartTls.XMPP_SERVER: [(STREAM % b"jabber:server", FEATURES), (START, PROCEED)],
+    StartTls.FTP: [
+        (b"", b"220-hello\r\n of more lines\r\n220 ready\r\n"),
+        (b"AUTH TLS\r\n", b"234 go\r\n"),
+    ],
+}
+
+REFUSALS: list[tuple[StartTls, Script, str]] = [
+    (StartTls.IMAP, [(b"", b"* BYE go away\r\n")], "it greeted with '* BYE go away'"),
+    (StartTls.IMAP, [(b"", b"* OK\r\n"), (b"a STARTTLS\r\n", b"a BAD what\r\n")], "'a BAD what'"),
+    (StartTls.IMAP, [(b"", b"* OK\r\n"), (b"a STARTTLS\r\n", b"a OK go\r\n* x\r\n")], "in clear"),
+    (StartTls.POP3, [(b"", b"+OK\r\n"), (b"STLS\r\n", b"-ERR no\r\n")], "'-ERR no' where +OK"),
+    (StartTls.LDAP, [(LDAP_REQUEST, LDAP_REFUSED)], "result code 2"),
+    (StartTls.LDAP, [(LDAP_REQUEST, b"220 mail\r\n")], "is no LDAP"),
+    (StartTls.LDAP, [(LDAP_REQUEST, bytes.fromhex("3003020101"))], "no extended response"),
+    (StartTls.POSTGRESQL, [(SSL_REQUEST, b"N")], "TLS is not enabled"),
+    (StartTls.POSTGRESQL, [(SSL_REQUEST, b"E")], "where 'S' is due"),
+    (StartTls.POSTGRESQL, [(SSL_REQUEST, b"Sx")], "in clear text"),
+    (
+        StartTls.XMPP,
+        [(STREAM % b"jabber:client", b"<stream:features></stream:features>")],
+        "does not offer STARTTLS",
+    ),
+    (
+        StartTls.XMPP,
+        [(STREAM % b"jabber:client", FEATURES), (START, b"<failure/>")],
+        "refused STARTTLS",
+    ),
+    (StartTls.FTP, [(b"", b"220 ok\r\n"), (b"AUTH TLS\r\n", b"502 no\r\n")], "'502 no' where 234"),
+    (StartTls.FTP, [(b"", b"421 full\r\n")], "'421 full' where 220"),
+]
+
+
+@pytest.fixture(scope="module")
+def context(tmp_path_factory: pytest.TempPathFactory) -> ssl.SSLContext:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    folder: Path = tmp_path_factory.mktemp("server")
+    context.load_cert_chain(*pki.write_server_files(folder, LEAF))
+    return context
+
+
+@contextlib.contextmanager
+def serving(script: Script, context: ssl.SSLContext) -> Iterator[tuple[int, list[bytes]]]:
+    """Serve one connection by a script, then TLS; yield the port and what was not expected."""
+    wrong: list[bytes] = []
+
+    def serve(connection: socket.socket) -> None:
+        with connection, contextlib.suppress(OSError):
+            for expected, answer in script:
+                received = b""
+                while len(received) < len(expected) and (part := connection.recv(4096)):
+                    received += part
+                if received != expected:
+                    wrong.append(received)
+                connection.sendall(answer)
+            with context.wrap_socket(connection, server_side=True) as wrapped:
+                wrapped.recv(1)
+
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        thread = threading.Thread(target=lambda: serve(listener.accept()[0]), daemon=True)
+        thread.start()
+        yield listener.getsockname()[1], wrong
+        thread.join(timeout=5)
+
+
+@pytest.mark.parametrize("starttls", AGREEMENTS, ids=str)
+def test_a_server_that_agrees(starttls: StartTls, context: ssl.SSLContext) -> None:
+    with serving(AGREEMENTS[starttls], context) as (port, wrong):
+        presented = asyncio.run(probe.collect(Target("127.0.0.1", port, HOST, starttls)))
+    assert presented.chain == (LEAF.cert,)
+    assert wrong == []
+
+
+@pytest.mark.parametrize(("starttls", "script", "why"), REFUSALS)
+def test_a_server_that_does_not(
+    starttls: StartTls, script: Script, why: str, context: ssl.SSLContext
+) -> None:
+    with serving(script, context) as (port, _), pytest.raises(probe.ProbeError) as caught:
+        asyncio.run(probe.collect(Target("127.0.0.1", port, HOST, starttls)))
+    assert caught.value.outcome is Outcome.STARTTLS_FAILED
+    assert why in caught.value.detail
+
+
+def test_every_protocol_has_a_dialogue() -> None:
+    assert set(probe._DIALOGUES) == set(StartTls) - {StartTls.NONE}
+
+
+@pytest.mark.parametrize(
+    ("name", "ascii_name"),
+    [("straße.example", "xn--strae-oqa.example"), ("BÜCHER.example.", "xn--bcher-kva.example")],
+)
+def test_names_are_encoded_as_browsers_do(name: str, ascii_name: str) -> None:
+    assert probe.a_label(name) == ascii_name
