@@ -1,0 +1,197 @@
+"""What the probes report to the alerts."""
+
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from datetime import datetime
+from typing import Any
+
+from django.db.models import Count
+from django.urls import reverse
+
+from soc.alerts import actions, engine
+from soc.alerts.conditions import Condition
+from soc.core.severity import Severity
+from soc.ldap_probe import speed
+from soc.ldap_probe.credentials import HELD_BACK, REFUSALS
+from soc.ldap_probe.diagnostics import ANSWERED, Outcome
+from soc.ldap_probe.models import Credential, DirectoryServer, ProbeResult, State
+from soc.ldap_probe.probe import Finding, Phase
+
+APPLICATION = "ldap_probe"
+ANSWERS = "answers"
+CERTIFICATE = "certificate"
+SEARCH = "search"
+SPEED = "speed"
+CREDENTIAL = "credential"
+REPLICATION = "replication"
+
+MOST_NAMED = 20
+"""Servers that the condition of a credential names."""
+
+_TOOK_IT = (State.OK, State.SLOW, State.REFERRAL, State.REFUSED)
+
+
+def report(
+    servers: Sequence[DirectoryServer],
+    results: Sequence[ProbeResult],
+    findings: Mapping[int, Finding],
+    *,
+    rolled_back: Mapping[int, str],
+    credentials: Collection[int],
+    at: datetime,
+) -> int:
+    """Report a round of probes; return how many mails that makes."""
+    reported: list[Condition] = []
+    for server, result in zip(servers, results, strict=True):
+        finding = findings[server.pk]
+        reported += _of_server(server, result, finding, at)
+        if server.group and server.lag is not None and finding.outcome == Outcome.OK:
+            reported.append(_replication(server, rolled_back.get(server.pk, ""), at))
+    reported += _of_credentials(credentials, at)
+    return sum(outcome.mails for outcome in engine.report(reported))
+
+
+def _of_server(
+    server: DirectoryServer, result: ProbeResult, finding: Finding, at: datetime
+) -> Iterator[Condition]:
+    facts = _facts(server, result)
+
+    def condition(rule: str, severity: Severity, summary: str) -> Condition:
+        return Condition(
+            application=APPLICATION,
+            rule=rule,
+            subject=str(server),
+            severity=severity,
+            observed_at=at,
+            summary=summary,
+            facts=facts,
+            link=server.get_absolute_url(),
+            site=server.site,
+            parent=None if rule == ANSWERS else (ANSWERS, str(server)),
+        )
+
+    outcome, detail = finding.outcome, result.detail
+    if outcome not in ANSWERED:
+        yield condition(ANSWERS, Severity.CRITICAL, detail)
+        return
+    yield condition(ANSWERS, Severity.OK, "It answers.")
+    if outcome == Outcome.CERTIFICATE:
+        yield condition(CERTIFICATE, Severity.CRITICAL, detail)
+        return
+    if finding.tls_version:
+        yield condition(CERTIFICATE, Severity.OK, "Its certificate is right.")
+    if outcome == Outcome.CREDENTIAL:
+        return
+    found = {Outcome.REFUSED: Severity.CRITICAL, Outcome.REFERRAL: Severity.WARNING}
+    yield condition(SEARCH, found.get(outcome, Severity.OK), detail or "The search finds.")
+    if outcome == Outcome.OK:
+        severity = Severity(result.severity)
+        yield condition(SPEED, severity, detail or "It is as fast as it should be.")
+
+
+def _facts(server: DirectoryServer, result: ProbeResult) -> dict[str, str]:
+    facts = {"Outcome": result.outcome, "Error class": result.error}
+    facts |= {
+        f"{phase.value.capitalize()} (ms)": f"{spent:.1f}"
+        for phase in Phase
+        if (spent := getattr(result, f"{phase.value}_ms")) is not None
+    }
+    facts |= {
+        "Address": result.address,
+        "TLS": result.tls_version,
+        "The server's words": result.diagnostic,
+        "Credential": str(server.credential or "none: anonymous"),
+    }
+    return {name: value for name, value in facts.items() if value}
+
+
+def _replication(server: DirectoryServer, rolled_back: str, at: datetime) -> Condition:
+    severity = speed.judge_lag(server.profile, server.lag)
+    summary = f"It lacks changes that others of {server.group} have had for {server.lag} s."
+    if severity == Severity.OK:
+        summary = f"Its copy of {server.group} is {server.lag} s behind."
+    return Condition(
+        application=APPLICATION,
+        rule=REPLICATION,
+        subject=str(server),
+        severity=Severity.CRITICAL if rolled_back else severity,
+        observed_at=at,
+        summary=rolled_back or summary,
+        facts={"Group": server.group, "Behind (s)": str(server.lag)},
+        link=server.get_absolute_url(),
+        site=server.site,
+        parent=(ANSWERS, str(server)),
+    )
+
+
+def _of_credentials(keys: Collection[int], at: datetime) -> Iterator[Condition]:
+    """Yield one condition for each credential, however many servers refuse it."""
+    if not keys:
+        return
+    watched = DirectoryServer.objects.filter(enabled=True, credential__in=keys).order_by()
+    counted = watched.values("credential", "state").annotate(n=Count("pk"))
+    numbers: dict[int, dict[str, int]] = {key: {} for key in keys}
+    for row in counted:
+        numbers[row["credential"]][row["state"]] = row["n"]
+    for credential in Credential.objects.filter(pk__in=keys).order_by("pk"):
+        yield _of_credential(credential, numbers[credential.pk], at)
+
+
+def _of_credential(credential: Credential, numbers: Mapping[str, int], at: datetime) -> Condition:
+    refused = numbers.get(State.CREDENTIAL, 0)
+    total = sum(numbers.values())
+    severity, summary = Severity.OK, "It is taken."
+    facts: dict[str, str] = {"User": credential.user}
+    if refused:
+        took_it = sum(numbers.get(state, 0) for state in _TOOK_IT)
+        nobody = not took_it or credential.refusals >= REFUSALS
+        severity = Severity.CRITICAL if nobody else Severity.WARNING
+        servers = _refusing(credential)
+        facts |= {"Refused or spared": f"{refused} of {total} servers", "Servers": servers}
+        reason = credential.refusal or _last_detail(credential)
+        summary = f"{refused} of {total} servers refuse it, or are spared it. {reason}"
+    return Condition(
+        application=APPLICATION,
+        rule=CREDENTIAL,
+        subject=credential.name,
+        severity=severity,
+        observed_at=at,
+        summary=summary,
+        facts=facts,
+        link=f"{reverse('directories')}?credential={credential.pk}",
+    )
+
+
+def _in_trouble(credential: Credential) -> Any:
+    return DirectoryServer.objects.filter(
+        credential=credential, enabled=True, state=State.CREDENTIAL
+    ).order_by("host", "port")
+
+
+def _refusing(credential: Credential) -> str:
+    named = [str(server) for server in _in_trouble(credential)[: MOST_NAMED + 1]]
+    return ", ".join(named[:MOST_NAMED]) + (", …" if len(named) > MOST_NAMED else "")
+
+
+def _last_detail(credential: Credential) -> str:
+    tried = ProbeResult.objects.filter(
+        server__in=_in_trouble(credential).order_by(), outcome=Outcome.CREDENTIAL.value
+    ).exclude(error=HELD_BACK)
+    latest = tried.order_by("-at").first()
+    return latest.detail if latest else ""
+
+
+def before_save(instance: DirectoryServer, **_: Any) -> None:
+    """Close the alerts of a server that is about to be disabled, or to become another one."""
+    stored = DirectoryServer.objects.filter(pk=instance.pk).first()
+    if stored and (str(stored) != str(instance) or not instance.enabled):
+        actions.retire(APPLICATION, str(stored))
+
+
+def after_delete(instance: DirectoryServer, **_: Any) -> None:
+    """Close the alerts of a server that is gone."""
+    actions.retire(APPLICATION, str(instance))
+
+
+def after_delete_of_credential(instance: Credential, **_: Any) -> None:
+    """Close the alert of a credential that is gone."""
+    actions.retire(APPLICATION, instance.name)

@@ -1,0 +1,235 @@
+"""Pictures of probes as SVG: a server's last ones, its history by phases, servers side by side."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from statistics import median
+
+from soc.ldap_probe.diagnostics import ANSWERED
+from soc.ldap_probe.probe import Phase
+
+PHASES = tuple(Phase)
+LABELS = {phase: phase.value.capitalize() for phase in PHASES} | {Phase.TLS: "TLS"}
+
+COLUMNS = 240
+"""Columns of a history; each shows the mean of the probes in its time."""
+
+WIDTH, HEIGHT = 1440, 200
+
+SPARK_WIDTH, SPARK_HEIGHT = 144, 28
+SPARK_BAR = 4
+LEAST_SCALE = 20.0
+"""Milliseconds that fill a picture at least: what is fast must not look rugged."""
+
+Times = Mapping[Phase, float | None]
+
+
+@dataclass(frozen=True)
+class Spark:
+    """The last probes of a server: a bar for each that was answered, a mark for each that was not.
+
+    The newest stands at the right.
+    """
+
+    bars: str
+    failures: str
+    highest: float
+    failed: int
+    count: int
+
+    @property
+    def in_words(self) -> str:
+        """The picture as a sentence."""
+        if not self.count:
+            return "not probed yet"
+        missed = f", {self.failed} not answered" if self.failed else ""
+        return f"the last {self.count} probes: at most {self.highest:.0f} ms{missed}"
+
+
+def spark(recent: Sequence[float | None]) -> Spark:
+    """Return the picture of the last probes, in milliseconds, None for one without an answer."""
+    most = SPARK_WIDTH // SPARK_BAR
+    shown = recent[-most:]
+    answered = [spent for spent in shown if spent is not None]
+    highest = max(answered, default=0)
+    scale = (SPARK_HEIGHT - 1) / max(highest, LEAST_SCALE)
+    bars, failures = [], []
+    for position, spent in enumerate(shown, most - len(shown)):
+        x = position * SPARK_BAR
+        if spent is None:
+            failures.append(f"M{x} 0h{SPARK_BAR - 1}v{SPARK_HEIGHT}h-{SPARK_BAR - 1}z")
+        else:
+            height = max(1.0, round(spent * scale, 1))
+            bars.append(f"M{x} {SPARK_HEIGHT}v-{height:g}h{SPARK_BAR - 1}v{height:g}z")
+    return Spark(
+        " ".join(bars), " ".join(failures), highest, len(shown) - len(answered), len(shown)
+    )
+
+
+@dataclass(frozen=True)
+class Band:
+    """One phase in a picture: the SVG path of its areas, and its usual and highest times in ms."""
+
+    phase: Phase
+    path: str
+    usual: float
+    highest: float
+
+    @property
+    def label(self) -> str:
+        """The phase's name."""
+        return LABELS[self.phase]
+
+
+@dataclass(frozen=True)
+class History:
+    """The probes of one server in a span of time: phases upon each other, and each by itself."""
+
+    bands: Sequence[Band]
+    single: Sequence[Band]
+    failures: str
+    top: float
+    probes: int
+    answered: int
+
+    @property
+    def missed(self) -> int:
+        """How many of the probes were not answered."""
+        return self.probes - self.answered
+
+    @property
+    def percent(self) -> float:
+        """How many of the probes were answered, in percent."""
+        return 100 * self.answered / self.probes if self.probes else 0.0
+
+    @property
+    def in_words(self) -> str:
+        """The picture as a sentence."""
+        usual = ", ".join(f"{band.label} {band.usual:.1f} ms" for band in self.bands)
+        return f"{self.answered} of {self.probes} probes answered; usual times: {usual or 'none'}"
+
+
+@dataclass
+class _Column:
+    times: list[Times]
+    failures: int = 0
+
+    def mean(self, phase: Phase) -> float:
+        spent = [times[phase] or 0 for times in self.times]
+        return sum(spent) / len(spent)
+
+
+Probe = tuple[datetime, str, Times]
+"""When, with which outcome, and the milliseconds of its phases."""
+
+
+def history(probes: Iterable[Probe], since: datetime, until: datetime) -> History:
+    """Return the picture of probes between two moments."""
+    columns: dict[int, _Column] = {}
+    width = (until - since) / COLUMNS
+    count = answered = 0
+    every: dict[Phase, list[float]] = {phase: [] for phase in PHASES}
+    for at, outcome, times in probes:
+        position = min(COLUMNS - 1, max(0, (at - since) // width))
+        column = columns.setdefault(position, _Column([]))
+        count += 1
+        if outcome not in ANSWERED:
+            column.failures += 1
+            continue
+        answered += 1
+        column.times.append(times)
+        for phase in PHASES:
+            if (spent := times[phase]) is not None:
+                every[phase].append(spent)
+    timed = {position: column for position, column in columns.items() if column.times}
+    seen = [phase for phase in PHASES if every[phase]]
+    means = {
+        position: {phase: column.mean(phase) for phase in seen}
+        for position, column in timed.items()
+    }
+    top = max((sum(spent.values()) for spent in means.values()), default=0)
+    usual = {phase: median(every[phase]) for phase in seen}
+    highest = {phase: max(every[phase]) for phase in seen}
+    return History(
+        bands=[
+            Band(phase, _stacked(means, seen[:n], phase, top), usual[phase], highest[phase])
+            for n, phase in enumerate(seen)
+        ],
+        single=[
+            Band(
+                phase,
+                _stacked(means, [], phase, max(spent[phase] for spent in means.values())),
+                usual[phase],
+                highest[phase],
+            )
+            for phase in seen
+        ],
+        failures=" ".join(
+            f"M{_x(position)} {HEIGHT - 24}h{_WIDE}v24h-{_WIDE}z"
+            for position, column in sorted(columns.items())
+            if column.failures
+        ),
+        top=max(top, LEAST_SCALE),
+        probes=count,
+        answered=answered,
+    )
+
+
+_STEP = WIDTH / COLUMNS
+_WIDE = f"{_STEP - 0.5:g}"
+
+
+def _x(position: int) -> str:
+    return f"{position * _STEP:g}"
+
+
+def _stacked(
+    means: Mapping[int, Mapping[Phase, float]], below: Sequence[Phase], phase: Phase, top: float
+) -> str:
+    scale = HEIGHT / max(top, LEAST_SCALE)
+    parts = []
+    for position, spent in sorted(means.items()):
+        ground = HEIGHT - scale * sum(spent[other] for other in below)
+        height = max(0.8, scale * spent[phase])
+        parts.append(f"M{_x(position)} {ground:.1f}v-{height:.1f}h{_WIDE}v{height:.1f}z")
+    return " ".join(parts)
+
+
+@dataclass(frozen=True)
+class Part:
+    """One phase of a server beside others: its place in the bar, and its usual time in ms."""
+
+    phase: Phase
+    x: float
+    width: float
+    usual: float
+
+    @property
+    def label(self) -> str:
+        """The phase's name."""
+        return LABELS[self.phase]
+
+
+def usual(probes: Sequence[Times]) -> dict[Phase, float]:
+    """Return the medians of the phases over some probes, in ms."""
+    return {
+        phase: median(spent)
+        for phase in PHASES
+        if (spent := [times[phase] for times in probes if times[phase] is not None])
+    }
+
+
+def parts(times: Mapping[Phase, float], slowest: float) -> list[Part]:
+    """Return the parts of a server's bar; a server of ``slowest`` ms fills 1000 units."""
+    scale = 1000 / max(slowest, LEAST_SCALE)
+    x, made = 0.0, []
+    for phase, spent in times.items():
+        made.append(Part(phase, round(x, 1), round(spent * scale, 1), spent))
+        x += spent * scale
+    return made
+
+
+def hours(since: datetime, until: datetime) -> list[datetime]:
+    """Return five moments, evenly spread, for the axis below a picture."""
+    step: timedelta = (until - since) / 4
+    return [since + step * n for n in range(5)]

@@ -1,0 +1,177 @@
+"""The report of a day or a week: how often each server answered, and how fast."""
+
+import csv
+import io
+from collections import Counter, defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+from django.db.models import Avg, Count, F, Max, Value
+from django.db.models.functions import Coalesce
+from django.utils import timezone
+
+from soc.core.links import absolute
+from soc.core.severity import Severity
+from soc.core.times import local
+from soc.environment import split
+from soc.ldap_probe.conditions import APPLICATION
+from soc.ldap_probe.diagnostics import ANSWERED
+from soc.ldap_probe.models import DirectoryServer, ProbeResult, State
+from soc.ldap_probe.probe import Phase
+from soc.notify import reports
+from soc.notify.digest import harmless
+from soc.notify.models import Subscription
+from soc.notify.templates import Notice
+
+MONDAY = 0
+DAYS = {Subscription.Report.DAILY: 1, Subscription.Report.WEEKLY: 7}
+MOST_NAMED = 20
+COLUMNS = (
+    *("site", "server", "state", "since", "probes", "answered_percent", "mean_ms", "worst_ms"),
+    *("behind_s", "failures_by_class", "detail"),
+)
+
+_TOTAL = sum(
+    # A phase that a server does not have, such as the bind of an anonymous probe, is empty.
+    (Coalesce(F(f"{phase.value}_ms"), 0.0) for phase in Phase),
+    start=Value(0.0),
+)
+
+
+@dataclass(frozen=True)
+class Line:
+    """One server in a report; the milliseconds are of probes that searched."""
+
+    server: DirectoryServer
+    probes: int
+    answered: int
+    mean: float | None
+    worst: float | None
+    errors: Counter[str]
+
+    @property
+    def percent(self) -> float:
+        """How many of the probes it answered, in percent."""
+        return 100 * self.answered / self.probes if self.probes else 0.0
+
+
+def send() -> int:
+    """Write the reports that are due today; return how many mails that makes.
+
+    Each subscription with a report that is about this application gets one: daily, or on Monday.
+    """
+    until = timezone.localtime().replace(hour=0, minute=0, second=0, microsecond=0)
+    wanted = Subscription.objects.filter(enabled=True, report__in=DAYS)
+    return sum(
+        _send(subscription, until)
+        for subscription in wanted
+        if APPLICATION in (split(subscription.applications) or [APPLICATION])
+        and (subscription.report == Subscription.Report.DAILY or until.weekday() == MONDAY)
+    )
+
+
+def _send(subscription: Subscription, until: datetime) -> int:
+    since = until - timedelta(days=DAYS[Subscription.Report(subscription.report)])
+    notice = of_period(since, until)
+    if notice is None:
+        return 0
+    return reports.enqueue(subscription, notice, f"{APPLICATION}:{until:%Y-%m-%d}")
+
+
+def of_period(since: datetime, until: datetime) -> Notice | None:
+    """Return the report of a period, or None if no server was probed in it."""
+    lines = read(since, until)
+    if not any(line.probes for line in lines):
+        return None
+    bad = [line for line in lines if line.server.state not in (State.OK, State.UNKNOWN)]
+    probes = sum(line.probes for line in lines)
+    answered = sum(line.answered for line in lines)
+    return Notice(
+        title=f"Directory servers: {len(lines)} watched, {len(bad)} in trouble now",
+        severity=Severity.WARNING if bad else Severity.INFO,
+        summary=(
+            f"From {local(since)} to {local(until)} they answered "
+            f"{100 * answered / probes:.2f} % of {probes:,} probes."
+        ),
+        facts=_facts(lines, bad),
+        link=absolute("directories"),
+        application=APPLICATION,
+        status="report",
+        csv=_table(lines),
+    )
+
+
+def read(since: datetime, until: datetime) -> list[Line]:
+    """Return a line for each watched server, in three queries."""
+    results = ProbeResult.objects.filter(at__gte=since, at__lt=until).order_by()
+    outcomes: dict[int, Counter[str]] = defaultdict(Counter)
+    errors: dict[int, Counter[str]] = defaultdict(Counter)
+    for row in results.values("server", "outcome", "error").annotate(n=Count("pk")):
+        outcomes[row["server"]][row["outcome"]] += row["n"]
+        if row["error"]:
+            errors[row["server"]][row["error"]] += row["n"]
+    timed = results.filter(outcome="ok").values("server")
+    speeds = {row["server"]: row for row in timed.annotate(mean=Avg(_TOTAL), worst=Max(_TOTAL))}
+    lines = []
+    for server in DirectoryServer.objects.filter(enabled=True).order_by("site", "host", "port"):
+        counts, speed = outcomes[server.pk], speeds.get(server.pk, {})
+        lines.append(
+            Line(
+                server=server,
+                probes=sum(counts.values()),
+                answered=sum(counts[outcome] for outcome in ANSWERED),
+                mean=speed.get("mean"),
+                worst=speed.get("worst"),
+                errors=errors[server.pk],
+            )
+        )
+    return lines
+
+
+def _facts(lines: Sequence[Line], bad: Sequence[Line]) -> dict[str, str]:
+    facts = {
+        f"{line.server}: {line.server.get_state_display()}": (
+            f"since {local(line.server.state_since)}. {line.server.detail}"
+        )
+        for line in bad[:MOST_NAMED]
+    }
+    if len(bad) > MOST_NAMED:
+        facts["and"] = f"{len(bad) - MOST_NAMED} more in trouble"
+    missed = sorted((line for line in lines if line.probes), key=lambda line: line.percent)
+    if worst := [
+        f"{line.server} {line.percent:.1f} %" for line in missed[:5] if line.percent < 100
+    ]:
+        facts["Answered least"] = ", ".join(worst)
+    timed = sorted((line for line in lines if line.mean), key=lambda line: -line.mean)
+    if timed:
+        facts["Slowest on average"] = ", ".join(
+            f"{line.server} {line.mean:.0f} ms" for line in timed[:5]
+        )
+    return facts
+
+
+def _table(lines: Sequence[Line]) -> str:
+    """Return the servers as CSV (RFC 4180), which a spreadsheet takes for text, not formulas."""
+    text = io.StringIO()
+    writer = csv.writer(text)
+    writer.writerow(COLUMNS)
+    for line in lines:
+        server = line.server
+        errors = ", ".join(f"{name} {count}" for name, count in line.errors.most_common())
+        writer.writerow(
+            [
+                harmless(server.site),
+                harmless(str(server)),
+                server.state,
+                local(server.state_since),
+                line.probes,
+                f"{line.percent:.2f}",
+                "" if line.mean is None else f"{line.mean:.1f}",
+                "" if line.worst is None else f"{line.worst:.1f}",
+                "" if server.lag is None else server.lag,
+                harmless(errors),
+                harmless(server.detail),
+            ]
+        )
+    return text.getvalue()

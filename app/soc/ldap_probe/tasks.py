@@ -1,0 +1,27 @@
+"""The tasks of the ldap_probe queue."""
+
+from soc.celery import app
+from soc.ldap_probe import report, rounds
+from soc.notify.tasks import wake
+
+
+@app.task
+def probe_due() -> int:
+    """Probe the servers that are due, all in this one task, and return how many they were.
+
+    Probes wait, they do not compute: threads of one process do in one task what a task per server
+    would need as many worker processes for.
+    """
+    count, mails = rounds.run()
+    if mails:
+        wake()
+    return count
+
+
+@app.task
+def send_reports() -> int:
+    """Write the report of yesterday, or of last week, to whoever wants one."""
+    mails = report.send()
+    if mails:
+        wake()
+    return mails

@@ -1,0 +1,156 @@
+"""The pages of the directory servers: the list, one server, a site, and the import."""
+
+from django import forms
+from django.contrib import messages
+from django.contrib.auth.decorators import permission_required
+from django.http import HttpRequest, HttpResponse
+from django.shortcuts import get_object_or_404, redirect, render
+from django.utils import timezone
+from django.views.decorators.cache import never_cache
+from django.views.decorators.http import require_http_methods, require_POST, require_safe
+
+from soc import menu
+from soc.ldap_probe import importing, lists, pictures
+from soc.ldap_probe.models import DirectoryServer
+
+_may_see = permission_required("ldap_probe.view_directoryserver", raise_exception=True)
+_may_probe = permission_required("ldap_probe.probe_directoryserver", raise_exception=True)
+_may_import = permission_required(
+    ("ldap_probe.add_directoryserver", "ldap_probe.change_directoryserver"), raise_exception=True
+)
+
+
+@require_safe
+@never_cache
+@_may_see
+def directories(request: HttpRequest) -> HttpResponse:
+    """Show the list of servers."""
+    return render(request, "ldap_probe/list.html", _listing(request) | _frame())
+
+
+@require_safe
+@never_cache
+@_may_see
+def directories_live(request: HttpRequest) -> HttpResponse:
+    """Return the part of the list that refreshes itself."""
+    return render(request, "ldap_probe/list_live.html", _listing(request))
+
+
+def _listing(request: HttpRequest) -> dict[str, object]:
+    query = lists.Filter.of(request.GET)
+    return {"listing": lists.read_page(query, request.GET.get("page", ""), timezone.now())}
+
+
+def _frame() -> dict[str, object]:
+    return {"flower_link": menu.flower_link()}
+
+
+@require_safe
+@never_cache
+@_may_see
+def directory(request: HttpRequest, key: int) -> HttpResponse:
+    """Show one server and its history."""
+    return render(request, "ldap_probe/server.html", _detail(request, key) | _frame())
+
+
+@require_safe
+@never_cache
+@_may_see
+def directory_live(request: HttpRequest, key: int) -> HttpResponse:
+    """Return the part of a server's page that refreshes itself."""
+    return render(request, "ldap_probe/server_live.html", _detail(request, key))
+
+
+def _detail(request: HttpRequest, key: int) -> dict[str, object]:
+    now = timezone.now()
+    known = DirectoryServer.objects.select_related("credential", "profile", "authority")
+    server = get_object_or_404(known, pk=key)
+    return {
+        "server": server,
+        "detail": lists.read_detail(server, request.GET.get("hours", ""), now),
+        "phases": list(pictures.LABELS.values()),
+        "spans": {"3": "3 hours", "24": "24 hours", "168": "7 days", "336": "14 days"},
+        "now": now,
+    }
+
+
+@require_safe
+@never_cache
+@_may_see
+def directories_compared(request: HttpRequest) -> HttpResponse:
+    """Show the servers of a site side by side."""
+    site = request.GET.get("site", "")[: lists.LONGEST_TERM]
+    context = {
+        "site": site,
+        "rows": lists.compare(site, timezone.now()),
+        "phases": pictures.LABELS,
+        "hours": int(lists.COMPARED_FOR.total_seconds() // 3600),
+        "most": lists.MOST_COMPARED,
+    }
+    return render(request, "ldap_probe/compare.html", context | _frame())
+
+
+@require_POST
+@_may_probe
+def probe_directory(request: HttpRequest, key: int) -> HttpResponse:
+    """Make a server due: the next round, within seconds, takes it."""
+    server = get_object_or_404(DirectoryServer, pk=key)
+    if not server.enabled:
+        messages.warning(request, f"{server} is not watched: enable it first.")
+    else:
+        DirectoryServer.objects.filter(pk=key).update(next_probe_at=timezone.now())
+        messages.success(request, f"{server} is due: the next round, within 10 s, takes it.")
+    return redirect("directory", key)
+
+
+# --- Import -------------------------------------------------------------------------------------
+
+
+class ImportForm(forms.Form):
+    """A table of servers, as a file or as text."""
+
+    file = forms.FileField(required=False)
+    text = forms.CharField(required=False, max_length=importing.MOST_BYTES, strip=False)
+
+    def clean(self) -> dict[str, object]:
+        """Read the table from where it is.
+
+        Raises:
+            ValidationError: it is nowhere, too long, or not UTF-8.
+        """
+        data = super().clean()
+        upload = data.get("file")
+        if upload is None:
+            if not data.get("text", "").strip():
+                raise forms.ValidationError("There is nothing to import: choose a file.")
+            return data
+        if upload.size > importing.MOST_BYTES:
+            raise forms.ValidationError(
+                f"The file has more than {importing.MOST_BYTES:,} bytes: import it in parts."
+            )
+        try:
+            data["text"] = upload.read().decode("utf-8-sig")
+        except UnicodeDecodeError as error:
+            raise forms.ValidationError("The file is not UTF-8: save it as that.") from error
+        return data
+
+
+@require_http_methods(["GET", "HEAD", "POST"])
+@never_cache
+@_may_import
+def import_directories(request: HttpRequest) -> HttpResponse:
+    """Show what an import would do line by line, and do it when that was seen."""
+    form = ImportForm(request.POST or None, request.FILES or None)
+    report = None
+    if request.method == "POST" and form.is_valid():
+        text = form.cleaned_data["text"]
+        if request.POST.get("action") == "import":
+            report = importing.run(text)
+            if report.done:
+                messages.success(request, report.in_words)
+                return redirect("directories")
+        else:
+            report = importing.run(text, dry=True)
+        form = ImportForm({"text": text})
+    context = {"form": form, "report": report, "columns": importing.COLUMNS}
+    return render(request, "ldap_probe/import.html", context | _frame())

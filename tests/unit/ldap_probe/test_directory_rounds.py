@@ -1,0 +1,326 @@
+"""Rounds of probes: who is probed when, and what the findings make of servers and alerts."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import Any
+
+import pytest
+from answering import (
+    DOWN,
+    HANGS,
+    REFUSED,
+    Directory,
+    another_round,
+    credential,
+    fine,
+    server,
+)
+from django.utils import timezone
+
+from mailing import Clock
+from soc.alerts.models import OPEN, Alert
+from soc.core.severity import Severity
+from soc.ldap_probe import credentials, rounds
+from soc.ldap_probe.diagnostics import Outcome
+from soc.ldap_probe.models import DirectoryServer, ProbeResult, Profile, State
+from soc.ldap_probe.probe import Finding, Phase, Target
+from soc.queues import BY_NAME
+
+pytestmark = pytest.mark.django_db
+
+
+def firing() -> dict[str, tuple[str, int]]:
+    """The alerts that fire: subject to rule and severity."""
+    alerts = Alert.objects.filter(OPEN, state=Alert.State.FIRING).select_related("rule", "subject")
+    return {alert.subject.name: (alert.rule.name, alert.severity) for alert in alerts}
+
+
+def reloaded(one: DirectoryServer) -> DirectoryServer:
+    return DirectoryServer.objects.get(pk=one.pk)
+
+
+def test_five_hundred_servers_are_spread_evenly_over_their_interval() -> None:
+    start = timezone.now()
+    turns = [
+        DirectoryServer(host=f"dc{n}.site.internal", port=636).slot_after(start) for n in range(500)
+    ]
+    assert all(start < turn <= start + timedelta(minutes=5) for turn in turns)
+    in_ten_seconds = [int((turn - start).total_seconds() // 10) for turn in turns]
+    assert max(in_ten_seconds.count(n) for n in range(30)) < 40
+
+
+def test_a_server_keeps_its_place_in_the_interval(directory: Directory, clock: Clock) -> None:
+    one = server("dc1")
+    another_round()
+    first = reloaded(one).next_probe_at
+    clock.now = first + timedelta(seconds=7)
+    assert rounds.run()[0] == 1
+    assert reloaded(one).next_probe_at == first + timedelta(minutes=5)
+
+
+def test_a_server_is_claimed_by_one_round_only() -> None:
+    server("dc1")
+    server("off", enabled=False)
+    now = timezone.now()
+    assert [claimed.host for claimed in rounds.claim(now)] == ["dc1"]
+    assert rounds.claim(now) == []
+    # Its worker died: it falls due again.
+    assert len(rounds.claim(now + rounds.CLAIM)) == 1
+
+
+def test_the_longest_round_ends_before_the_tasks_time_limit() -> None:
+    from soc.ldap_probe.probe import MOST_SECONDS
+
+    assert 2 * MOST_SECONDS < BY_NAME["ldap_probe"].soft_time_limit < rounds.CLAIM.total_seconds()
+
+
+def test_without_the_client_nothing_is_probed_and_nobody_is_alarmed(
+    directory: Directory, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    one = server("dc1")
+    monkeypatch.setattr(rounds, "HAS_CLIENT", False)
+    assert another_round() == 0
+    assert reloaded(one).state == State.UNKNOWN
+    assert "python-ldap is not installed" in caplog.text
+
+
+def test_one_failure_is_tried_again_soon_and_two_are_critical(directory: Directory) -> None:
+    one = server("dc1")
+    directory.says["dc1"] = DOWN
+    assert another_round() == 0
+    assert (reloaded(one).state, firing()) == (State.DOWN, {})
+    assert reloaded(one).next_probe_at <= timezone.now() + rounds.RETRY
+    another_round()
+    assert firing() == {"dc1:636": ("answers", Severity.CRITICAL)}
+    del directory.says["dc1"]
+    another_round()
+    assert (reloaded(one).state, firing()) == (State.OK, {})
+
+
+def test_a_server_that_hangs_is_down_for_the_alerts(directory: Directory) -> None:
+    server("dc1")
+    directory.says["dc1"] = HANGS
+    another_round()
+    another_round()
+    assert firing() == {"dc1:636": ("answers", Severity.CRITICAL)}
+    assert ProbeResult.objects.filter(outcome="timeout", error="search_timeout").count() == 2
+
+
+@pytest.mark.parametrize(
+    ("finding", "expected"),
+    [
+        (Finding(Outcome.CERTIFICATE, "expired", "It has expired."), ("certificate", 30)),
+        (Finding(Outcome.REFERRAL, "referral", "Elsewhere."), ("search", 20)),
+        (Finding(Outcome.REFUSED, "nothing_found", "Nothing."), ("search", 30)),
+    ],
+)
+def test_each_kind_of_trouble_has_a_rule_of_its_own(
+    directory: Directory, finding: Finding, expected: tuple[str, int]
+) -> None:
+    server("dc1")
+    directory.says["dc1"] = finding
+    another_round()
+    another_round()
+    assert firing() == {"dc1:636": expected}
+
+
+@pytest.mark.parametrize(
+    ("seconds", "expected"),
+    [(0.4, None), (0.6, Severity.INFO), (2, Severity.WARNING), (4.5, Severity.CRITICAL)],
+)
+def test_slow_is_what_the_profile_calls_slow(
+    directory: Directory, seconds: float, expected: Severity | None
+) -> None:
+    one = server("dc1", profile=Profile.objects.get(name="standard"))
+    spent = {Phase.CONNECT: 1.0, Phase.SEARCH: seconds * 1000}
+    directory.says["dc1"] = Finding(milliseconds=spent)
+    another_round()
+    another_round()
+    assert firing() == ({"dc1:636": ("speed", expected)} if expected else {})
+    assert reloaded(one).state == (State.SLOW if expected else State.OK)
+
+
+def test_a_bad_password_is_one_alert_for_forty_servers(directory: Directory) -> None:
+    reader = credential()
+    for n in range(40):
+        server(f"dc{n}", credential=reader)
+        directory.says[f"dc{n}"] = lambda target: REFUSED if target.user else fine(target)
+    for _ in range(3):
+        another_round()
+    assert firing() == {"reader": ("credential", Severity.CRITICAL)}
+    assert set(DirectoryServer.objects.values_list("state", flat=True)) == {State.CREDENTIAL}
+    facts = Alert.objects.get(OPEN, state="firing").facts
+    assert facts["Refused or spared"] == "40 of 40 servers"
+
+
+def test_a_bad_password_is_tried_twice_and_then_every_quarter_of_an_hour(
+    directory: Directory, clock: Clock
+) -> None:
+    reader = credential()
+    for n in range(12):
+        server(f"dc{n:02}", credential=reader)
+        directory.says[f"dc{n:02}"] = lambda target: (
+            Finding(**vars(REFUSED)) if target.user else fine(target)
+        )
+    tried = []
+    for _ in range(12):
+        another_round()
+        tried.append(len(directory.binds()))
+        clock.now += timedelta(minutes=5)
+    assert tried == [1, 1, 0, 0, 1, 0, 0, 1, 0, 0, 1, 0]
+    # Each time another server was asked.
+    assert DirectoryServer.objects.exclude(bind_refused_at=None).count() == 5
+
+
+def test_a_password_that_was_changed_is_tried_at_once_by_all(directory: Directory) -> None:
+    reader = credential()
+    for n in range(5):
+        server(f"dc{n}", credential=reader)
+        directory.says[f"dc{n}"] = lambda target: (
+            fine(target) if target.password in ("", "right") else Finding(**vars(REFUSED))
+        )
+    for _ in range(3):
+        another_round()
+    directory.binds()
+    reader.refresh_from_db()
+    assert credentials.is_held(reader, timezone.now())
+    reader.password = "right"
+    reader.save()
+    another_round()
+    assert len(directory.binds()) == 5
+    assert firing() == {}
+
+
+def test_one_server_that_refuses_costs_the_others_nothing(directory: Directory) -> None:
+    reader = credential()
+    for n in range(10):
+        server(f"dc{n}", credential=reader)
+    directory.says["dc0"] = lambda target: Finding(**vars(REFUSED)) if target.user else fine(target)
+    for _ in range(3):
+        another_round()
+    states = dict(DirectoryServer.objects.values_list("host", "state"))
+    assert states.pop("dc0") == State.CREDENTIAL
+    assert set(states.values()) == {State.OK}
+    assert firing() == {"reader": ("credential", Severity.WARNING)}
+
+
+def test_a_credential_that_cannot_be_opened_is_a_credential_problem(
+    directory: Directory, settings: Any, tmp_path: Any
+) -> None:
+    one = server("dc1", credential=credential())
+    settings.IDENTITY = tmp_path
+    another_round()
+    assert reloaded(one).state == State.CREDENTIAL
+    assert "sealing keys" in reloaded(one).detail
+
+
+def test_what_was_disabled_or_deleted_meanwhile_is_left_alone(directory: Directory) -> None:
+    off, gone, kept = server("off"), server("gone"), server("kept")
+    claimed = rounds.claim(timezone.now())
+    findings = rounds.probe_all(claimed)
+    DirectoryServer.objects.filter(pk=off.pk).update(enabled=False)
+    gone.delete()
+    rounds.record(claimed, findings)
+    assert list(ProbeResult.objects.values_list("server", flat=True)) == [kept.pk]
+
+
+def test_a_transaction_that_begins_again_counts_a_failure_once(directory: Directory) -> None:
+    one = server("dc1")
+    directory.says["dc1"] = DOWN
+    claimed = rounds.claim(timezone.now())
+    findings = rounds.probe_all(claimed)
+    rounds.record(claimed, findings)
+    rounds.record(claimed, findings)
+    assert (reloaded(one).failures, reloaded(one).recent) == (1, [None])
+
+
+def test_disabling_a_server_closes_its_alerts(directory: Directory) -> None:
+    one = server("dc1")
+    directory.says["dc1"] = DOWN
+    another_round()
+    another_round()
+    one.refresh_from_db()
+    one.enabled = False
+    one.save()
+    assert firing() == {}
+
+
+def test_a_round_costs_a_fixed_number_of_queries(
+    directory: Directory, django_assert_max_num_queries: Any
+) -> None:
+    reader, profile = credential(), Profile.objects.get(name="standard")
+    for n in range(30):
+        server(f"dc{n}", credential=reader, profile=profile, group="all")
+    # A rule looks at two reports: from the third on nothing is new.
+    another_round()
+    another_round()
+    with django_assert_max_num_queries(40):
+        another_round()
+
+
+def test_the_password_is_in_no_representation() -> None:
+    assert "secret" not in repr(Target("dc1", 636, user="cn=reader", password="secret"))
+
+
+# --- Replication --------------------------------------------------------------------------------
+
+
+def csn(moment: Any, origin: str = "001") -> dict[str, str]:
+    return {origin: f"{moment:%Y%m%d%H%M%S.%f}Z#000000#{origin}#000000"}
+
+
+def test_a_copy_is_behind_from_the_first_change_it_lacks(
+    directory: Directory, clock: Clock
+) -> None:
+    profile = Profile.objects.get(name="standard")
+    source = server("source", group="people", profile=profile)
+    copy = server("copy", group="people", profile=profile)
+    old = clock.now - timedelta(days=30)
+    newest = old
+
+    def found(target: Target) -> Finding:
+        return fine(target, csn=csn(old if target.host == "copy" else newest))
+
+    directory.says = {"source": found, "copy": found}
+    another_round()
+    assert (reloaded(source).lag, reloaded(copy).lag) == (0, 0)
+    # Thirty days of quiet are no lag: the copy is behind since the change, and only since then.
+    newest = clock.now
+    for minutes, expected in ((1, 60), (6, 360), (20, 1200)):
+        clock.now = newest + timedelta(minutes=minutes)
+        another_round()
+        assert reloaded(copy).lag == expected
+    # Another change on its way does not make the wait shorter.
+    newest = clock.now
+    clock.now += timedelta(minutes=1)
+    another_round()
+    assert reloaded(copy).lag == 1260
+    assert firing() == {"copy:636": ("replication", Severity.WARNING)}
+    old = newest
+    another_round()
+    clock.now += timedelta(minutes=1)
+    another_round()
+    assert (reloaded(copy).lag, firing()) == (0, {})
+
+
+def test_a_domain_controller_that_stands_still_or_goes_back(
+    directory: Directory, clock: Clock
+) -> None:
+    profile = Profile.objects.get(name="standard")
+    moving = server("dc1", group="domain", profile=profile)
+    stuck = server("dc2", group="domain", profile=profile)
+    counters = {"dc1": 1000, "dc2": 70_000}
+    directory.says = dict.fromkeys(counters, lambda target: fine(target, usn=counters[target.host]))
+    for _ in range(5):
+        clock.now += timedelta(minutes=5)
+        counters["dc1"] += 10
+        another_round()
+    assert (reloaded(moving).lag, reloaded(stuck).lag) == (0, 1200)
+    assert firing() == {"dc2:636": ("replication", Severity.WARNING)}
+    counters["dc1"] = 5
+    for _ in range(2):
+        clock.now += timedelta(minutes=5)
+        counters["dc1"] -= 1
+        another_round()
+    assert firing()["dc1:636"] == ("replication", Severity.CRITICAL)
