@@ -4,6 +4,7 @@ python -m soc.worker email
 """
 
 import sys
+from collections.abc import Sequence
 
 from soc.celery import app
 from soc.queues import BY_NAME, TASK_QUEUES, Queue
@@ -14,10 +15,12 @@ def main(arguments: list[str]) -> None:
     if len(arguments) != 1 or arguments[0] not in BY_NAME:
         sys.exit(f"usage: python -m soc.worker QUEUE; a queue is one of {', '.join(BY_NAME)}")
     queue = BY_NAME[arguments[0]]
+    if queue.stream:
+        _empty_stream()
     app.worker_main(
         [
             "worker",
-            _consumed(queue),
+            *_consumed(queue),
             f"--hostname={queue.name}@%h",
             f"--concurrency={queue.concurrency}",
             f"--prefetch-multiplier={queue.prefetch}",
@@ -29,11 +32,22 @@ def main(arguments: list[str]) -> None:
     )
 
 
-def _consumed(queue: Queue) -> str:
-    """Return the option that names the task queues: none where a bootstep empties a stream."""
+def _consumed(queue: Queue) -> Sequence[str]:
+    """Return the options that name the task queues: none where a step empties a stream."""
     if queue.stream:
-        return "--exclude-queues=" + ",".join(other.name for other in TASK_QUEUES)
-    return f"--queues={queue.name}"
+        # Without tasks there is nothing for a child to do.
+        return ("--exclude-queues=" + ",".join(other.name for other in TASK_QUEUES), "--pool=solo")
+    return (f"--queues={queue.name}",)
+
+
+def _empty_stream() -> None:
+    """Add the step to the worker; it needs the applications, which are not loaded before."""
+    import django
+
+    django.setup()
+    from soc.events.stream import Stream
+
+    app.steps["worker"].add(Stream)
 
 
 if __name__ == "__main__":

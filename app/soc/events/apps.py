@@ -8,3 +8,9 @@ class EventsConfig(AppConfig):
 
     name = "soc.events"
     verbose_name = "Event stream"
+
+    def ready(self) -> None:
+        """Give simulated robots the plainest thing to do."""
+        from soc.events import simulation
+
+        simulation.register("heartbeat", 60, simulation.say_something)

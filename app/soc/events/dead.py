@@ -1,0 +1,137 @@
+"""Dead letters: messages that are no events, kept where a person can read, mend and replay them."""
+
+import hashlib
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+from django.db import transaction
+from django.db.models import F, QuerySet
+from django.utils import timezone
+
+from soc.events import shapes
+from soc.events.ingest import Ingest
+from soc.events.models import DeadLetter
+from soc.queues import BY_NAME
+
+LONGEST_KEPT = 1_500_000
+"""Bytes of a message that are kept: more cannot be replayed, and no page shows it."""
+
+QUEUE = BY_NAME["events"]
+
+State = DeadLetter.State
+
+
+class Dead(NamedTuple):
+    """A message that was refused, and why."""
+
+    body: bytes
+    reason: str
+
+
+class CannotReplay(Exception):
+    """A dead letter could not be replayed; the text says why."""
+
+
+def of(body: bytes | str, reason: str) -> Dead:
+    """Return a message with the reason why it is refused."""
+    content = body.encode("utf-8", "surrogatepass") if isinstance(body, str) else body
+    return Dead(content, reason)
+
+
+def of_queue(body: bytes | str, headers: Mapping[str, Any]) -> Dead:
+    """Return a message of the dead-letter queue with the reason that its headers tell.
+
+    What was refused is read once more to find out why. What its workers died of is not touched:
+    the next one to read it would die as well.
+    """
+    match headers.get("x-first-death-reason"):
+        case "delivery_limit":
+            deliveries = headers.get("x-delivery-count", QUEUE.delivery_limit + 1)
+            return of(
+                body,
+                f"it was delivered {deliveries} times: its workers died or were cut off while "
+                f"they held it; it has not been read",
+            )
+        case "maxlen":
+            return of(body, "the queue was full; it has not been read")
+    try:
+        shapes.read(body)
+    except shapes.Malformed as error:
+        return of(body, str(error))
+    return of(body, "it can be read, but the database refused it: see the worker's log")
+
+
+def keep(letters: Sequence[Dead]) -> None:
+    """Store dead letters in one transaction; those of the same bytes are one that counts."""
+    now = timezone.now()
+    rows: dict[bytes, DeadLetter] = {}
+    came: Counter[bytes] = Counter()
+    for letter in letters:
+        digest = hashlib.blake2b(letter.body, digest_size=16).digest()
+        came[digest] += 1
+        rows[digest] = DeadLetter(
+            digest=digest,
+            body=letter.body[:LONGEST_KEPT],
+            reason=_first_big(letter.reason),
+            host=shapes.host_of(letter.body),
+            first_seen_at=now,
+            last_seen_at=now,
+            times=0,
+        )
+    ordered = [rows[digest] for digest in sorted(rows)]
+    with transaction.atomic():
+        DeadLetter.objects.bulk_create(ordered, ignore_conflicts=True, batch_size=50)
+        for number in sorted(set(came.values())):
+            same = [digest for digest in sorted(came) if came[digest] == number]
+            DeadLetter.objects.filter(digest__in=same).update(
+                times=F("times") + number, last_seen_at=now, state=State.WAITING
+            )
+
+
+def _first_big(text: str) -> str:
+    return text[:1].upper() + text[1:]
+
+
+def replay(letter: DeadLetter, by: str) -> None:
+    """Take a dead letter in as if it came now, in one transaction; a mended text goes first.
+
+    Raises:
+        CannotReplay: it is settled already, or is still no event that we know.
+    """
+    with transaction.atomic():
+        letter = DeadLetter.objects.select_for_update().get(pk=letter.pk)
+        if letter.state != State.WAITING:
+            raise CannotReplay(f"it has been {letter.state} already")
+        body = letter.edited or bytes(letter.body)
+        event = shapes.attempt(body)
+        taken = Ingest("replay").take([event])
+        if taken.refusals:
+            raise CannotReplay(taken.refusals[0].reason)
+        if taken.counts.dropped:
+            raise CannotReplay(f"its source is not allowed: {event.provider} in {event.channel}")
+        if taken.counts.expired:
+            raise CannotReplay("it is from before the time until which events are dropped")
+        _settle(DeadLetter.objects.filter(pk=letter.pk), State.REPLAYED, by)
+
+
+def discard(letters: QuerySet[DeadLetter], by: str) -> int:
+    """Settle dead letters that nobody needs; return how many were waiting."""
+    return _settle(letters.filter(state=State.WAITING), State.DISCARDED, by)
+
+
+def _settle(letters: QuerySet[DeadLetter], state: State, by: str) -> int:
+    return letters.order_by().update(state=state, settled_at=timezone.now(), settled_by=by)
+
+
+def replay_all(letters: Iterable[DeadLetter], by: str) -> tuple[int, list[tuple[DeadLetter, str]]]:
+    """Replay each; return how many worked, and why the others did not."""
+    done, failed = 0, []
+    for letter in letters:
+        try:
+            replay(letter, by)
+        except CannotReplay as error:
+            failed.append((letter, str(error)))
+        else:
+            done += 1
+    return done, failed

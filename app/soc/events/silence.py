@@ -1,0 +1,127 @@
+"""Which robots and sites are silent; a site is when all of its robots are."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+from django.urls import reverse
+
+from soc.alerts import actions
+from soc.alerts.conditions import LONGEST_SUBJECT, Condition, one_line
+from soc.alerts.models import OPEN, Alert
+from soc.alerts.spans import in_words
+from soc.core.severity import Severity
+from soc.core.times import local
+from soc.events.flow import Flow
+from soc.events.models import BotSeen
+
+BOT = "bot"
+SITE = "site"
+"""The rules that an application reports its robots' silence under."""
+
+ANCHOR = "#robot-"
+"""What stands before a robot's key in the address of its place on the robots' page."""
+
+
+def page_of(bot: int) -> str:
+    """Return the address of a robot's place on the robots' page."""
+    return f"{reverse('robots')}{ANCHOR}{bot}"
+
+
+@dataclass(frozen=True)
+class Robot:
+    """A robot that is watched, and when the events of one kind last came from it."""
+
+    key: int
+    host: str
+    site: str
+    site_key: int | None
+    heard: datetime
+
+
+@dataclass(frozen=True)
+class Limits:
+    """From which silence on there is trouble; without ``critical`` it does not get worse."""
+
+    warning: timedelta
+    critical: timedelta | None = None
+
+    def severity(self, silence: timedelta) -> Severity:
+        """Return how bad a silence is."""
+        if self.critical is not None and silence >= self.critical:
+            return Severity.CRITICAL
+        return Severity.WARNING if silence >= self.warning else Severity.OK
+
+
+def watched(kind: str) -> list[Robot]:
+    """Return the enabled robots that have ever shown a kind of events, the hosts in order."""
+    seen = BotSeen.objects.filter(kind=kind, bot__enabled=True).order_by("bot__host")
+    rows = seen.values_list("bot_id", "bot__host", "bot__site__name", "bot__site_id", "at")
+    return [Robot(key, host, site or "", site_key, at) for key, host, site, site_key, at in rows]
+
+
+def of_sites(
+    application: str, robots: Iterable[Robot], flow: Flow, limits: Limits
+) -> list[Condition]:
+    """Return how the sites are. Report them before their robots, whom their silence explains."""
+    members: dict[str, list[Robot]] = {}
+    for robot in robots:
+        if robot.site:
+            members.setdefault(robot.site, []).append(robot)
+    return [_site(application, name, bots, flow, limits) for name, bots in members.items()]
+
+
+def of_robots(
+    application: str, robots: Iterable[Robot], flow: Flow, limits: Limits
+) -> list[Condition]:
+    """Return how the robots are."""
+    return [_robot(application, robot, flow, limits) for robot in robots]
+
+
+def retire(application: str, rule: str, watched: Iterable[str]) -> int:
+    """Resolve the alerts of a rule whose subjects are no longer watched; return how many."""
+    alerts = Alert.objects.filter(OPEN, rule__application=application, rule__name=rule)
+    kept = {one_line(name, LONGEST_SUBJECT) for name in watched}
+    gone = [key for key, name in alerts.values_list("pk", "subject__name") if name not in kept]
+    if not gone:
+        return 0
+    return actions.resolve(Alert.objects.filter(pk__in=gone), "", "It is no longer watched.")
+
+
+def _site(
+    application: str, name: str, robots: Sequence[Robot], flow: Flow, limits: Limits
+) -> Condition:
+    last = max(robots, key=lambda robot: robot.heard)
+    silence = flow.silence(last.heard)
+    all_of_them = "its only robot" if len(robots) == 1 else f"all its {len(robots)} robots"
+    return Condition(
+        application=application,
+        rule=SITE,
+        subject=name,
+        severity=limits.severity(silence),
+        observed_at=flow.at or flow.now,
+        summary=f"Nothing for {in_words(silence)} from {all_of_them}.",
+        facts={"Robots": ", ".join(robot.host for robot in robots), "Last": _last(last)},
+        link=reverse("robots-site", args=[last.site_key]),
+        site=name,
+    )
+
+
+def _robot(application: str, robot: Robot, flow: Flow, limits: Limits) -> Condition:
+    silence = flow.silence(robot.heard)
+    return Condition(
+        application=application,
+        rule=BOT,
+        subject=robot.host,
+        severity=limits.severity(silence),
+        observed_at=flow.at or flow.now,
+        summary=f"Nothing for {in_words(silence)}.",
+        facts={"Last": _last(robot)},
+        link=page_of(robot.key),
+        site=robot.site,
+        parent=(SITE, robot.site) if robot.site else None,
+    )
+
+
+def _last(robot: Robot) -> str:
+    return f"{local(robot.heard)} from {robot.host}"

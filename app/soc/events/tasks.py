@@ -1,0 +1,16 @@
+"""The tasks of the event stream, which run on the shared queue."""
+
+import logging
+
+from soc.celery import app
+from soc.events import retention
+
+logger = logging.getLogger(__name__)
+
+
+@app.task
+def forget_old() -> None:
+    """Delete events, and what was made of them, past their time."""
+    for what, count in retention.forget_old().items():
+        if count:
+            logger.info("%d of %s were too old and are deleted", count, what)

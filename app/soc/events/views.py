@@ -1,0 +1,84 @@
+"""The page of the queues: how far behind each is, over time."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+from django.db.models import Sum
+from django.http import HttpRequest, HttpResponse
+from django.shortcuts import render
+from django.utils import timezone
+from django.views.decorators.cache import never_cache
+from django.views.decorators.http import require_safe
+
+from soc import menu
+from soc.alerts.spans import in_words
+from soc.events import backlog, pictures
+from soc.events.ingest import COUNTS
+from soc.events.models import BacklogAction, DeadLetter, IngestCount
+
+LATE = timedelta(minutes=5)
+"""The age of the oldest message from which a queue looks late."""
+
+MOST_ACTIONS = 10
+
+
+@dataclass(frozen=True)
+class Row:
+    """One queue as the page shows it."""
+
+    backlog: backlog.Backlog
+    picture: pictures.Picture
+    age: str
+    left: str
+
+    @property
+    def tone(self) -> str:
+        """How it looks."""
+        if self.backlog.depth is None:
+            return "idle"
+        late = self.backlog.age is not None and self.backlog.age > LATE
+        return "warn" if late or self.backlog.dead else "ok"
+
+
+@require_safe
+@never_cache
+def queues(request: HttpRequest) -> HttpResponse:
+    """Show the backlog of every queue."""
+    now = timezone.now()
+    context = {
+        "now": now,
+        "rows": _rows(now),
+        "counts": _counts(now),
+        "letters": DeadLetter.objects.filter(state=DeadLetter.State.WAITING).count(),
+        "actions": BacklogAction.objects.all()[:MOST_ACTIONS],
+        "flower_link": menu.flower_link(),
+    }
+    return render(request, "events/queues.html", context)
+
+
+def _rows(now: datetime) -> Sequence[Row]:
+    drawn = pictures.of_day(now)
+    nothing = pictures.Picture([None] * pictures.STEPS)
+    return [
+        Row(
+            backlog=one,
+            picture=drawn.get(one.queue.name, nothing),
+            age=f"less than {in_words(one.age)}" if one.age is not None else "",
+            left=_left(one),
+        )
+        for one in backlog.read(now)
+    ]
+
+
+def _left(one: backlog.Backlog) -> str:
+    if not one.depth:
+        return ""
+    return in_words(one.to_drain) if one.to_drain is not None else "not at this rate"
+
+
+def _counts(now: datetime) -> dict[str, int]:
+    """Return what became of the stream's messages in the last hour."""
+    late = IngestCount.objects.filter(minute__gt=now - timedelta(hours=1))
+    sums = late.aggregate(**{f"sum_{name}": Sum(name) for name in COUNTS})
+    return {name: sums[f"sum_{name}"] or 0 for name in COUNTS}

@@ -1,0 +1,235 @@
+"""The event stream under fire: nothing good is lost or doubled, nothing old alarms."""
+
+from __future__ import annotations
+
+import json
+import re
+import threading
+import time
+from typing import Any
+
+import pytest
+
+from harness import Stack, run, wait_for
+from soc.queues import BY_NAME
+
+EVENTS = 20_000
+FAULTS = "duplicate=0.1,malformed=0.05,stale=0.05"
+KILLS = 5
+
+STATE = """
+from django.db.models import Count, Sum
+from soc.events.models import DeadLetter, Event, IngestCount
+letters = DeadLetter.objects.filter(state="waiting")
+answer = {
+    "events": Event.objects.count(),
+    "distinct": Event.objects.values("digest").distinct().count(),
+    "stale": Event.objects.filter(stale=True).count(),
+    "letters": letters.aggregate(n=Sum("times"))["n"] or 0,
+    "distinct letters": letters.count(),
+    "duplicates": IngestCount.objects.aggregate(n=Sum("duplicates"))["n"] or 0,
+}
+"""
+
+
+def simulate(stack: Stack, *options: str) -> dict[str, int]:
+    """Run the simulator as Logstash's user until it is done; return what it has published."""
+    identity = stack.folder / "env" / stack.site / "logstash"
+    printed = stack.compose(
+        "run", "--rm", "--no-deps", "-T", f"--volume={identity}:/run/logstash:ro",
+        "worker-events", "python3", "manage.py", "events", "simulate",
+        "--identity=/run/logstash", *options,
+    )  # fmt: skip
+    # What it tells of its progress is mixed in.
+    return json.loads(re.search(r'\{"good".*\}', printed)[0])
+
+
+class Publishing(threading.Thread):
+    """A simulator that runs beside the test."""
+
+    def __init__(self, stack: Stack, *options: str) -> None:
+        super().__init__()
+        self.published: dict[str, int] = {}
+        self._arguments = (stack, *options)
+
+    def run(self) -> None:
+        self.published = simulate(*self._arguments)
+
+
+def state(stack: Stack) -> dict[str, Any]:
+    return stack.data(STATE)
+
+
+def waiting(stack: Stack) -> int:
+    """How many messages the broker holds for us, dead ones included."""
+    queues = stack.queues()
+    return sum(queues[name]["messages"] for name in ("events", "events.dead"))
+
+
+def kill_the_worker(stack: Stack) -> None:
+    run("docker", "kill", "--signal=KILL", stack.container("worker-events"))
+    run("docker", "start", stack.container("worker-events"))
+
+
+def test_nothing_is_lost_or_doubled_whatever_dies(
+    stack: Stack, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before = state(stack)
+    publishing = Publishing(stack, f"--events={EVENTS}", "--rate=1000", f"--faults={FAULTS}")
+    publishing.start()
+    wait_for("the first events", lambda: state(stack)["events"] > before["events"] + 500)
+    for number in range(KILLS):
+        kill_the_worker(stack)
+        if number == 1:
+            run("docker", "restart", "--time=0", stack.container("mariadb"))
+        elif number in (2, 4):
+            run("docker", "restart", "--time=0", stack.container("rabbitmq"))
+        time.sleep(1)
+    publishing.join()
+    published = publishing.published
+    wait_for("an empty queue", lambda: waiting(stack) == 0, seconds=60)
+    after = state(stack)
+    with capsys.disabled():
+        print(f"\npublished {published}\nstored {after}")
+    good = published["good"] + published["stale"]
+    assert published["malformed"] > 0.04 * EVENTS
+    assert published["duplicate"] > 0.08 * EVENTS
+    assert good + published["malformed"] >= EVENTS
+    assert after["events"] - before["events"] == good
+    assert after["distinct"] == after["events"]
+    assert after["distinct letters"] - before["distinct letters"] == published["malformed"]
+    assert after["duplicates"] - before["duplicates"] >= published["duplicate"]
+    assert after["stale"] - before["stale"] >= published["stale"]
+
+
+def test_stale_events_raise_no_alert(stack: Stack) -> None:
+    """Robots of which nothing but old events came are unknown to the conditions."""
+    published = simulate(
+        stack,
+        "--bots=20",
+        "--faults=silent=14,stale=1",
+        "--rate=200",
+        "--events=200",
+        "--minutes=1",
+    )
+    assert published["stale"] >= 200
+    wait_for("an empty queue", lambda: waiting(stack) == 0)
+    ticks = """
+from soc.celery import app
+app.loader.import_default_modules()
+names = [name for name in app.tasks if name.startswith(("soc.mail_collector.", "soc.logons."))]
+for name in names:
+    if name.endswith(".watch"):
+        app.tasks[name]()
+from soc.alerts.models import Alert
+from soc.events.models import Bot, BotSeen, Event
+robots = [f"robot-{n}" for n in range(15, 21)]
+answer = {
+    "robots": Bot.objects.filter(host__in=robots).count(),
+    "events": Event.objects.filter(bot__host__in=robots).count(),
+    "alive": BotSeen.objects.filter(bot__host__in=robots).count(),
+    "alerts": [str(a) for a in Alert.objects.exclude(rule__name__contains="site")
+               if any(robot in f"{a.subject} {a.summary}" for robot in robots)],
+}
+"""
+    found = stack.data(ticks)
+    assert found["robots"] == 6
+    assert found["events"] == published["stale"]
+    assert found["alive"] == 0
+    assert found["alerts"] == []
+
+
+TAKE_AND_DIE = """
+import ssl, time
+from kombu import Connection
+from soc.settings import CELERY_BROKER_URL, CELERY_BROKER_USE_SSL
+
+taken = 0
+for _ in range(100):
+    with Connection(CELERY_BROKER_URL, ssl=CELERY_BROKER_USE_SSL, login_method="EXTERNAL") as c:
+        if c.default_channel.basic_get("events") is not None:
+            taken += 1
+            last = time.monotonic()
+    if taken and time.monotonic() - last > 3:
+        break
+    time.sleep(0.1)
+print("TAKEN", taken)
+"""
+"""Takes a message and hangs up on the broker, as a worker does that dies of it."""
+
+
+def test_a_message_that_kills_its_workers_is_kept_unread_and_can_be_replayed(stack: Stack) -> None:
+    stack.compose("stop", "worker-events")
+    assert stack.inspect("worker-events")["State"]["ExitCode"] == 0
+    before = state(stack)
+    simulate(stack, "--events=1", "--hurry", "--only=heartbeat")
+    printed = stack.compose(
+        "run", "--rm", "--no-deps", "-T", "-e", "DJANGO_SETTINGS_MODULE=soc.settings",
+        "worker-events", "python3", "-", stdin="import django; django.setup()\n" + TAKE_AND_DIE,
+    )  # fmt: skip
+    assert printed.strip().splitlines()[-1] == f"TAKEN {BY_NAME['events'].delivery_limit + 1}"
+    stack.compose("start", "worker-events")
+    letter = """
+from soc.events.models import DeadLetter
+unread = DeadLetter.objects.filter(reason__contains="has not been read")
+answer = list(unread.values("pk", "reason"))
+"""
+    (found,) = wait_for("the dead letter", lambda: stack.data(letter))
+    assert found["reason"].startswith("It was delivered 6 times")
+    told = stack.exec("web", "python3", "manage.py", "events", "dead", "replay", str(found["pk"]))
+    assert "1 replayed" in told
+    assert state(stack)["events"] == before["events"] + 1
+
+
+def test_it_flows_again_after_the_brokers_volume_is_deleted(stack: Stack) -> None:
+    publishing = Publishing(stack, "--rate=50", "--events=400", "--only=heartbeat")
+    before = state(stack)["events"]
+    publishing.start()
+    wait_for("the first events", lambda: state(stack)["events"] > before)
+    stack.compose("rm", "--stop", "--force", "rabbitmq")
+    run("docker", "volume", "rm", f"{stack.project}_rabbitmq")
+    stack.compose("up", "--detach", "--no-recreate", "--wait", "rabbitmq")
+    wiped = state(stack)["events"]
+    wait_for("more events", lambda: state(stack)["events"] > wiped + 50)
+    publishing.join()
+    wait_for("an empty queue", lambda: waiting(stack) == 0)
+    assert state(stack)["events"] > wiped + 50
+
+
+def test_logstash_may_publish_to_its_exchange_and_nothing_else(stack: Stack) -> None:
+    """It logs in as its output plugin does, which knows no certificate logins and declares."""
+    identity = stack.folder / "env" / stack.site / "logstash"
+    code = """
+import ssl
+from kombu import Connection
+options = {"ca_certs": "/run/logstash/ca.pem", "certfile": "/run/logstash/cert.pem",
+           "keyfile": "/run/logstash/key.pem", "cert_reqs": ssl.CERT_REQUIRED,
+           "server_hostname": None}
+login = {"userid": "logstash", "password": open("/run/logstash/password").read().strip()}
+def attempt(act):
+    with Connection("amqps://rabbitmq:5671//", ssl=options, login_method="PLAIN", **login) as c:
+        try:
+            act(c.default_channel)
+            c.default_channel.basic_qos(0, 1, False)
+            return "allowed"
+        except Exception as error:
+            return type(error).__name__
+def publish(exchange, key):
+    return lambda channel: channel.basic_publish(
+        channel.prepare_message(b"{}"), exchange=exchange, routing_key=key)
+print("RESULT", [
+    attempt(lambda channel: channel.exchange_declare(
+        "logstash", "topic", durable=True, auto_delete=False)),
+    attempt(publish("logstash", "logstash")),
+    attempt(publish("soc.tasks", "email")), attempt(publish("", "events")),
+    attempt(lambda channel: channel.basic_get("events")),
+    attempt(lambda channel: channel.queue_purge("events")),
+    attempt(lambda channel: channel.queue_declare("mine")),
+    attempt(lambda channel: channel.exchange_declare("mine", "topic"))])
+"""
+    printed = stack.compose(
+        "run", "--rm", "--no-deps", "-T", f"--volume={identity}:/run/logstash:ro",
+        "worker-events", "python3", "-", stdin=code,
+    )  # fmt: skip
+    result = printed.strip().splitlines()[-1]
+    assert result == f"RESULT {['allowed'] * 2 + ['AccessRefused'] * 6}"
