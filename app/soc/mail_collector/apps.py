@@ -8,3 +8,13 @@ class MailCollectorConfig(AppConfig):
 
     name = "soc.mail_collector"
     verbose_name = "Mail flow"
+
+    def ready(self) -> None:
+        """Have the stream's events read, and simulated robots send mail."""
+        from soc.events import readers
+        from soc.events import simulation as robots
+        from soc.mail_collector import reader, simulation
+        from soc.mail_collector.models import MailEvent
+
+        readers.register(reader.KIND, MailEvent, reader.read)
+        robots.register(reader.KIND, simulation.PER_HOUR, simulation.make)

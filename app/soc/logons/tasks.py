@@ -1,0 +1,14 @@
+"""The tasks of the logons; they run in the mail collector's worker."""
+
+from django.utils import timezone
+
+from soc.celery import app
+from soc.logons import conditions
+from soc.notify.tasks import wake
+
+
+@app.task
+def watch() -> None:
+    """Report how the logons are; twice does no harm."""
+    if conditions.report(timezone.now()):
+        wake()

@@ -1,0 +1,21 @@
+"""The tasks of the mail collector."""
+
+from django.utils import timezone
+
+from soc.celery import app
+from soc.mail_collector import collect, conditions, reports
+from soc.notify.tasks import wake
+
+
+@app.task
+def watch() -> None:
+    """Take in what robots have told of their mail, and report how it is; twice does no harm."""
+    if collect.take_new() + conditions.report(timezone.now()):
+        wake()
+
+
+@app.task
+def send_site_reports() -> None:
+    """Write the reports on sites' mail that are due; twice does no harm."""
+    if reports.send_due(timezone.now()):
+        wake()
