@@ -6,7 +6,7 @@ BENCH ?= tasks
 PYTHON ?= python3
 
 .DEFAULT_GOAL := help
-.PHONY: help up down logs status site passwords mail test lint lock bench
+.PHONY: help up down logs status site passwords certs rotate mail test lint lock bench audit sbom
 
 ##@ Run (SITE=name picks a site; else the one started last, or local)
 help: ## This help
@@ -22,6 +22,8 @@ status: ## What runs, and how it is
 logs: ## Follow the logs (S=service for one service)
 site: ## Create the site SITE: its env file, secrets and certificates
 passwords: ## Show the passwords that were generated for the site
+certs: ## Renew the certificates that are near their end, without a restart
+rotate: ## Replace every secret and certificate of the running site; KEEP_OLD_CA=1 for shippers
 mail: ## Show the mail that the site's catcher holds
 
 ##@ Develop
@@ -38,6 +40,14 @@ test: lint ## Run every test that this machine can run; REQUIRE=all makes a miss
 lint: $(VENV)/ready ## Check the style of the code, type hints included
 	@$(VENV)/bin/ruff check app tests docker
 	@$(VENV)/bin/ruff format --check app tests docker
+
+audit: $(VENV)/ready ## Look for insecure code, and for known holes in what the locks name
+	@$(VENV)/bin/bandit -q -c pyproject.toml -r app docker
+	@$(VENV)/bin/python docker/audit.py app/requirements.txt docker/app/requirements.txt
+
+sbom: $(VENV)/ready ## List what is in the site's image (CycloneDX): var/sbom.cdx.json
+	@mkdir -p var
+	@$(VENV)/bin/python docker/sbom.py "$$(sed -n 's/^APP_IMAGE=//p' env/$(SITE).env)" var/sbom.cdx.json
 
 bench: $(VENV)/ready ## Run a benchmark: BENCH=tasks|...
 	@PYTHONPATH=app:tests $(VENV)/bin/python tests/bench/$(BENCH).py

@@ -8,6 +8,7 @@ from django.db import OperationalError
 from django.http import HttpRequest, HttpResponse
 from ninja.security import HttpBearer
 
+from soc.access import throttle
 from soc.api import problems
 from soc.core import tokens
 from soc.core.models import ApiToken
@@ -30,9 +31,11 @@ class Token(HttpBearer):
         """Return the token of a secret, or None.
 
         Raises:
-            Problem: its user lacks the permission.
+            Problem: its user lacks the permission, or too many wrong ones came from the address.
         """
         found = tokens.of_secret(token)
+        if found is None and (wait := throttle.refuse_token(request)):
+            raise problems.too_many(wait)
         if found and self.permission and not found.user.has_perm(self.permission):
             raise problems.forbidden(found, self.permission)
         return found

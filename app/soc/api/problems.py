@@ -30,11 +30,14 @@ logger = logging.getLogger(__name__)
 class Problem(Exception):
     """Ends a request with a status and a sentence that says what to do next."""
 
-    def __init__(self, status: int, detail: str, errors: Sequence[Error] = ()) -> None:
+    def __init__(
+        self, status: int, detail: str, errors: Sequence[Error] = (), *, retry_after: int = 0
+    ) -> None:
         super().__init__(detail)
         self.status = status
         self.detail = detail
         self.errors = errors
+        self.retry_after = retry_after
 
 
 def answer(problem: Problem, headers: Mapping[str, str] | None = None) -> HttpResponse:
@@ -47,6 +50,9 @@ def answer(problem: Problem, headers: Mapping[str, str] | None = None) -> HttpRe
     }
     if problem.errors:
         body["errors"] = list(problem.errors)
+    headers = dict(headers or {})
+    if problem.retry_after:
+        headers["Retry-After"] = str(problem.retry_after)
     return HttpResponse(
         json.dumps(body), status=problem.status, content_type=CONTENT_TYPE, headers=headers
     )
@@ -70,6 +76,15 @@ def forbidden(token: ApiToken, permission: str) -> Problem:
     )
 
 
+def too_many(seconds: int) -> Problem:
+    """Return the problem of an address that sent too many wrong tokens."""
+    detail = (
+        f"Too many wrong API tokens came from your address; wrong ones are not looked at for "
+        f"{seconds} s. A token that works is taken now as ever."
+    )
+    return Problem(429, detail, retry_after=seconds)
+
+
 def unavailable() -> HttpResponse:
     """Return the answer while the database does not do its part."""
     # Of a list of conditions, the first may have been taken: each is carried through by itself.
@@ -77,7 +92,7 @@ def unavailable() -> HttpResponse:
         f"The database is busy or away. Send the same again in {RETRY_AFTER} s: what was done "
         "already is not done twice."
     )
-    return answer(Problem(503, detail), {"Retry-After": str(RETRY_AFTER)})
+    return answer(Problem(503, detail, retry_after=RETRY_AFTER))
 
 
 def install(api: NinjaAPI) -> None:

@@ -1,4 +1,4 @@
-"""The admin's pages of what the stack does: schedules, signs of life, failures, users."""
+"""The admin's pages of what the stack does: schedules, signs of life, failures."""
 
 import json
 from collections.abc import Iterable
@@ -6,12 +6,8 @@ from typing import Any
 
 from django import forms
 from django.contrib import admin, messages
-from django.contrib.auth.admin import GroupAdmin as DjangoGroupAdmin
-from django.contrib.auth.admin import UserAdmin as DjangoUserAdmin
-from django.contrib.auth.models import Group, User
 from django.db import models
-from django.http import HttpRequest, HttpResponse
-from django.template.response import TemplateResponse
+from django.http import HttpRequest
 from django.utils import timezone
 from django.utils.html import escape, format_html
 from django.utils.safestring import SafeString
@@ -26,22 +22,17 @@ from django_celery_beat.models import (
 from unfold.admin import ModelAdmin, TabularInline
 from unfold.contrib.filters.admin import RadioFilter
 from unfold.decorators import action, display
-from unfold.forms import AdminPasswordChangeForm, UserChangeForm, UserCreationForm
 from unfold.widgets import UnfoldAdminSelectWidget, UnfoldAdminTextareaWidget
 
 from soc.beat.models import TaskOptions
 from soc.celery import app
-from soc.core import tokens
 from soc.core.checks import problems_of
-from soc.core.models import ApiToken, Heartbeat, QueueSample, TaskFailure
+from soc.core.models import Heartbeat, QueueSample, TaskFailure
 from soc.core.schedules import REQUEST_PREFIX, next_run, request_run
 from soc.core.times import local
 from soc.queues import TASK_QUEUES
 
-for _model in (
-    *(ClockedSchedule, CrontabSchedule, IntervalSchedule, PeriodicTask, SolarSchedule),
-    *(Group, User),
-):
+for _model in (ClockedSchedule, CrontabSchedule, IntervalSchedule, PeriodicTask, SolarSchedule):
     admin.site.unregister(_model)
 
 
@@ -367,74 +358,3 @@ class TaskFailureAdmin(ReadOnlyAdmin):
     def trace(self, failure: TaskFailure) -> SafeString:
         """Return the traceback as it was printed."""
         return preformatted(failure.traceback)
-
-
-# --- Access -------------------------------------------------------------------------------------
-
-
-@admin.register(User)
-class UserAdmin(DjangoUserAdmin, ModelAdmin):
-    """People who may sign in."""
-
-    form = UserChangeForm
-    add_form = UserCreationForm
-    change_password_form = AdminPasswordChangeForm
-
-
-@admin.register(Group)
-class GroupAdmin(DjangoGroupAdmin, ModelAdmin):
-    """Sets of permissions."""
-
-
-@admin.register(ApiToken)
-class ApiTokenAdmin(ModelAdmin):
-    """What programs use the API with; the secret is shown once, when it is made."""
-
-    list_display = ("name", "user", "state_label", "expires_at", "last_used_at")
-    list_filter = ("enabled", "user")
-    list_select_related = ("user",)
-    search_fields = ("name", "user__username")
-    fields = ("name", "user", "enabled", "expires_at", "created_at", "last_used_at")
-    readonly_fields = ("created_at", "last_used_at")
-
-    @display(
-        description="State",
-        label={"works": "success", "expired": "warning", "disabled": "danger"},
-    )
-    def state_label(self, token: ApiToken) -> str:
-        """Return whether the token opens anything."""
-        return token.state
-
-    def get_readonly_fields(
-        self, request: HttpRequest, obj: ApiToken | None = None
-    ) -> tuple[str, ...]:
-        """A token stays with its user: whoever holds the secret must not come by more rights."""
-        return self.readonly_fields if obj is None else ("user", *self.readonly_fields)
-
-    def formfield_for_foreignkey(
-        self, field: models.ForeignKey, request: HttpRequest, **options: Any
-    ) -> forms.ModelChoiceField:
-        """Only who may do everything may make a token that acts for somebody else."""
-        if field.name == "user" and not request.user.is_superuser:
-            options["queryset"] = User.objects.filter(pk=request.user.pk)
-        return super().formfield_for_foreignkey(field, request, **options)
-
-    def save_model(self, request: HttpRequest, obj: ApiToken, form: Any, change: bool) -> None:
-        """Give a new token its secret."""
-        if not change:
-            obj.secret = tokens.new_secret()
-            obj.digest = tokens.digest(obj.secret)
-        super().save_model(request, obj, form, change)
-
-    def response_add(
-        self, request: HttpRequest, obj: ApiToken, post_url_continue: str | None = None
-    ) -> HttpResponse:
-        """Show the secret on the page itself: a message would keep it in a cookie."""
-        context = {
-            **self.admin_site.each_context(request),
-            "title": f"The token {obj} is made",
-            "opts": self.opts,
-            "token": obj,
-        }
-        headers = {"Cache-Control": "no-store"}
-        return TemplateResponse(request, "core/api_token.html", context, headers=headers)

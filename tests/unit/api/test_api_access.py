@@ -30,6 +30,7 @@ def test_a_stranger_is_told_how_to_come_in(stranger: Program) -> None:
     assert answer["WWW-Authenticate"] == 'Bearer realm="soc"'
 
 
+@pytest.mark.usefixtures("plain_static_files")
 @pytest.mark.parametrize(
     "path", ["", "openapi.json", "nowhere", "v1/", "v1/conditions", "v1/alerts/1"]
 )

@@ -1,0 +1,105 @@
+"""A real OpenID Connect provider for tests, and a person's way through it."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+from urllib.parse import urljoin
+
+import requests
+from cryptography import x509
+
+import pki
+from harness import REPOSITORY, free_port
+
+FOLDER = REPOSITORY / "tests" / "stack" / "oidc"
+CLIENT_SECRET = "kept by the site and the provider"
+_USAGES = (
+    *("digital_signature", "content_commitment", "key_encipherment", "data_encipherment"),
+    *("key_agreement", "key_cert_sign", "crl_sign", "encipher_only", "decipher_only"),
+)
+_ACTION = re.compile(r'<form[^>]* action="([^"]+)"')
+
+
+@dataclass
+class Provider:
+    """A process of the npm package oidc-provider, over TLS by a CA of its own."""
+
+    folder: Path
+    redirect_uri: str
+    accounts: dict[str, dict[str, Any]]
+    host: str = "localhost"
+    address: str = "127.0.0.1"
+    port: int = field(default_factory=free_port)
+    process: subprocess.Popen | None = None
+
+    @property
+    def issuer(self) -> str:
+        return f"https://{self.host}:{self.port}"
+
+    @property
+    def authority(self) -> Path:
+        return self.folder / "ca.pem"
+
+    def start(self) -> None:
+        # Python 3.13 believes no CA that does not say what it is for.
+        usage = dict.fromkeys(_USAGES, False) | {"key_cert_sign": True, "crl_sign": True}
+        extensions = [(x509.KeyUsage(**usage), True)]
+        root = pki.issue("the provider's CA", ca=True, extensions=extensions)
+        leaf = pki.issue(self.host, root, san=[self.host])
+        self.authority.write_bytes(root.cert_pem)
+        (self.folder / "cert.pem").write_bytes(leaf.cert_pem)
+        (self.folder / "key.pem").write_bytes(leaf.key_pem)
+        settings = {
+            "issuer": self.issuer,
+            "address": self.address,
+            "port": self.port,
+            "cert": str(self.folder / "cert.pem"),
+            "key": str(self.folder / "key.pem"),
+            "accounts": self.accounts,
+            "client": {
+                "client_id": "soc",
+                "client_secret": CLIENT_SECRET,
+                "redirect_uris": [self.redirect_uri],
+            },
+        }
+        (self.folder / "settings.json").write_text(json.dumps(settings))
+        self.process = subprocess.Popen(
+            ["node", FOLDER / "provider.mjs", self.folder / "settings.json"],
+            stdout=subprocess.PIPE,
+            stderr=(self.folder / "log").open("ab"),
+            text=True,
+        )
+        line = self.process.stdout.readline()
+        assert line == "ready\n", (self.folder / "log").read_text()
+
+    def stop(self) -> None:
+        self.process.terminate()
+        self.process.wait()
+
+    def sign_in(self, url: str, account: str) -> str:
+        """Go where the site sends a browser, sign in and consent; return the way back."""
+        person = requests.Session()
+        person.trust_env = False
+        person.verify = str(self.authority)
+        answer = person.get(url, allow_redirects=False, timeout=20)
+        for _ in range(20):
+            if answer.is_redirect:
+                url = urljoin(answer.url, answer.headers["Location"])
+                if url.startswith(self.redirect_uri):
+                    return url
+                answer = person.get(url, allow_redirects=False, timeout=20)
+                continue
+            form = _ACTION.search(answer.text)
+            assert form, f"{answer.status_code} at {answer.url}: {answer.text[:500]}"
+            fields = dict(re.findall(r'name="(\w+)" value="([^"]*)"', answer.text))
+            if fields.get("prompt") == "login":
+                fields |= {"login": account, "password": "any"}
+            answer = person.post(
+                urljoin(answer.url, form[1]), fields, allow_redirects=False, timeout=20
+            )
+        raise AssertionError(f"the provider goes round in circles at {answer.url}")
