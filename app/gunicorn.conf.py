@@ -1,7 +1,10 @@
 """How gunicorn serves the web pages, in a container and in the embedded stack alike."""
 
 import os
+import ssl
 from pathlib import Path
+
+from soc.core.identity import TLS_CIPHERS
 
 _identity = Path(os.environ["SOC_IDENTITY"])
 _shared_memory = Path("/dev/shm")  # noqa: S108 (gunicorn unlinks its file there at once)
@@ -17,6 +20,21 @@ def _address() -> str:
 bind = _address()
 certfile = str(_identity / "cert.pem")
 keyfile = str(_identity / "key.pem")
+
+
+def ssl_context(config: object, default: object) -> ssl.SSLContext:
+    """Make the context of a connection, with the certificate that the site brought if it did.
+
+    Gunicorn calls it, with two arguments, for each connection: what is renewed is served at once.
+    """
+    brought = os.environ["SOC_STACK"] == "containers" and (_identity / "own-cert.pem").exists()
+    own = "own-" if brought else ""
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    context.set_ciphers(TLS_CIPHERS)
+    context.load_cert_chain(_identity / f"{own}cert.pem", _identity / f"{own}key.pem")
+    return context
+
+
 worker_class = "gthread"
 workers = 2
 threads = 4

@@ -7,7 +7,7 @@ up:
 site:
 	@PYTHON="$(PYTHON)" docker/embedded/stack site "$(SITE)"
 
-down status passwords mail:
+down status passwords mail certs rotate:
 	@docker/embedded/stack $@ "$(SITE)"
 
 logs:

@@ -26,6 +26,7 @@ from typing import Any, ClassVar, NoReturn, TypeVar
 import pytest
 
 from soc import environment
+from soc.queues import queue_of
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 PROJECT_OF_A_TEST = re.compile(r"soc-t-[0-9a-f]{8}")
@@ -187,6 +188,17 @@ class Stack(Site):
         stack = "docker/containers/stack"
         return run(stack, "compose", self.site, *arguments, cwd=self.folder, **options)
 
+    def start(self, *arguments: str) -> subprocess.Popen[str]:
+        """Start a Compose command that is talked to while it runs; what it prints is dropped."""
+        return subprocess.Popen(
+            ["docker/containers/stack", "compose", self.site, *arguments],
+            cwd=self.folder,
+            env=_clean_environment(),
+            stdin=subprocess.PIPE,
+            stdout=subprocess.DEVNULL,
+            text=True,
+        )
+
     def create(self, **values: str) -> None:
         relay = {"SOC_SMTP_HOST": "catcher", "SOC_SMTP_PORT": "2525"}
         super().create(SOC_MAIL_PER_MINUTE="6000", **relay | values)
@@ -229,11 +241,10 @@ class Stack(Site):
         return json.loads(printed.strip().splitlines()[-1])
 
     def run_task(self, task: str) -> None:
-        """Have a worker run a task without arguments, and wait until it has succeeded."""
+        """Have its worker run a task without arguments, and wait until it has succeeded."""
         module, _, function = task.rpartition(".")
-        printed = self.python(
-            "worker-shared", f"from {module} import {function}\nprint({function}.apply_async().id)"
-        )
+        code = f"from {module} import {function}\nprint({function}.apply_async().id)"
+        printed = self.python(queue_of(task).service, code)
         key = printed.strip().splitlines()[-1]
         wait_for(task, lambda: '"SUCCESS"' in self.flower(f"/api/task/info/{key}")[1])
 

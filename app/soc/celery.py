@@ -10,6 +10,7 @@ from celery.exceptions import SoftTimeLimitExceeded, TimeLimitExceeded
 from celery.signals import task_prerun
 from django.db import Error, InterfaceError, OperationalError, close_old_connections
 
+from soc.core.control import leave_events_undeclared
 from soc.core.liveness import Liveness
 from soc.queues import queue_of
 
@@ -74,7 +75,8 @@ def route(name: str, *_: object, **__: object) -> dict[str, str]:
     return {"queue": queue_of(name).name}
 
 
-app = celery.Celery("soc", task_cls=Task)
+app = celery.Celery("soc", task_cls=Task, control="soc.core.control:Control")
+app.on_after_configure.connect(leave_events_undeclared)
 app.config_from_object("django.conf:settings", namespace="CELERY")
 app.autodiscover_tasks()
 app.steps["consumer"].add(Liveness)

@@ -74,6 +74,11 @@ mail_address = _matches(r"[^@\s<>,]+@[^@\s<>,]+", "a mail address")
 image = _matches(r".+:(?!latest$)[\w][\w.-]*", "an image with an exact tag (not latest)")
 cpus = _matches(r"(?=.*[1-9])\d{1,3}(\.\d{1,2})?", "a number of CPUs such as 0.20")
 memory = _matches(r"[1-9]\d*[MG]", "an amount of memory such as 256M")
+https_url = _matches(r"https://[A-Za-z0-9.\[\]:_-]+(/[!-~]*)?", "an https address without blanks")
+role = _matches(
+    r"[^=,]+=(Viewers|Operators|Reporters|Administrators)",
+    "group=Viewers, Operators, Reporters or Administrators",
+)
 count = _matches(r"[1-9]\d{0,6}", "a whole number above 0")
 
 
@@ -110,16 +115,35 @@ VARIABLES: tuple[Variable, ...] = (
     Variable("SOC_MAIL_FROM", mail_address),
     Variable("SOC_MAIL_TO", _all(mail_address)),
     Variable("SOC_MAIL_PER_MINUTE", count, optional=True),
+    Variable("SOC_SESSION_HOURS", count, optional=True),
+    Variable("SOC_SESSION_IDLE_MINUTES", count, optional=True),
+    Variable("SOC_HSTS_SECONDS", _matches(r"\d{1,9}", "a number of seconds"), optional=True),
+    Variable("SOC_AUDIT_DAYS", count, optional=True),
+    Variable("SOC_FLOWER_CONTROL", _one_of("off", "on"), optional=True),
+    Variable("SOC_OIDC_ISSUER", https_url, optional=True),
+    Variable("SOC_OIDC_CLIENT_ID", _matches(r"\S+", "a client's name"), optional=True),
+    Variable("SOC_OIDC_GROUPS_CLAIM", _matches(r"\S+", "a claim's name"), optional=True),
+    Variable("SOC_OIDC_ROLES", _all(role), optional=True),
     *(Variable(f"SOC_{service}_CPUS", cpus) for service in LIMITED),
     *(Variable(f"SOC_{service}_MEMORY", memory) for service in LIMITED),
     Variable("SOC_PIDS", count),
 )
 BY_NAME = {variable.name: variable for variable in VARIABLES}
+TOGETHER = ("SOC_OIDC_ISSUER", "SOC_OIDC_CLIENT_ID", "SOC_OIDC_ROLES")
+"""Optional variables of which a site sets all or none."""
+
 SET_BY_THE_STACK = ("SOC_SERVICE", "SOC_IDENTITY", "SOC_STATE")
 """Variables that compose.yaml and supervisord.conf set; a site does not."""
 
 _EXAMPLE_ADDRESS = re.compile(r"(^|[@.])example\.(org|com|net)\b")
+_COMMON = ("change", "password", "secret", "admin", "guest", "default", "example", "12345")
 _LINE = re.compile(r"(?P<name>[A-Za-z_][A-Za-z0-9_]*)=(?P<value>.*)")
+
+
+def is_weak(value: str) -> bool:
+    """Return whether a password or key is so short, so plain or so common that it is guessed."""
+    common = any(word in value.lower() for word in _COMMON)
+    return len(value) < 20 or len(set(value)) < 8 or common
 
 
 def split(value: str) -> list[str]:
@@ -166,6 +190,9 @@ def problems_of(values: Mapping[str, str]) -> list[str]:
             problems.append(f"{variable.name} {wrong}: {value!r}")
         elif _EXAMPLE_ADDRESS.search(value):
             problems.append(f"{variable.name} still has the example's address: {value!r}")
+    unset = [name for name in TOGETHER if not values.get(name)]
+    if 0 < len(unset) < len(TOGETHER):
+        problems.append(f"{' and '.join(unset)} must be set too, or none of {', '.join(TOGETHER)}")
     return problems
 
 
@@ -181,6 +208,21 @@ def problems_of_file(path: Path) -> list[str]:
     if values.get("SOC_SITE", path.stem) != path.stem:
         problems.append(f"SOC_SITE is {values['SOC_SITE']!r} but the file is {path.name}")
     return problems
+
+
+def secret_of_site(path: Path, why: str) -> str:
+    """Return a secret that a site has to write itself.
+
+    Raises:
+        EnvironmentProblem: the file is missing, unreadable or empty.
+    """
+    try:
+        value = path.read_text(encoding="utf-8").strip()
+    except OSError as error:
+        raise EnvironmentProblem(str(path), [f"{error.strerror}, but {why}"]) from None
+    if not value:
+        raise EnvironmentProblem(str(path), [f"is empty, but {why}"])
+    return value
 
 
 def of_process(environ: Mapping[str, str]) -> dict[str, str]:

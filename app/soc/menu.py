@@ -1,4 +1,4 @@
-"""What the admin's frame shows of the whole site: its menu, badge and icon (settings.UNFOLD)."""
+"""The admin's frame: its menu, badge, icon and script (settings.UNFOLD)."""
 
 from typing import Any
 
@@ -24,6 +24,49 @@ _GROUPS = (
             ("Certificates", "verified_user", "ssl_certs.certificate"),
             ("Observations", "visibility", "ssl_certs.observation"),
             ("Authorities", "account_balance", "ssl_certs.authority"),
+            ("Groups", "event_upcoming", "ssl_certs.group"),
+            ("Changes", "published_with_changes", "ssl_certs.change"),
+            ("Revocation lists", "block", "ssl_certs.revocationlist"),
+        ),
+    ),
+    (
+        "Directories",
+        (
+            ("Servers", "dns", "ldap_probe.directoryserver"),
+            ("Credentials", "password", "ldap_probe.credential"),
+            ("Profiles", "timer", "ldap_probe.profile"),
+            ("Trusted authorities", "account_balance", "ldap_probe.authority"),
+            ("Probes", "network_check", "ldap_probe.proberesult"),
+        ),
+    ),
+    (
+        "Event stream",
+        (
+            ("Robots", "smart_toy", "events.bot"),
+            ("Sites", "location_on", "events.site"),
+            ("Sources", "input", "events.eventsource"),
+            ("Events", "receipt_long", "events.event"),
+            ("Dead letters", "mark_email_unread", "events.deadletter"),
+            ("Counts", "speed", "events.ingestcount"),
+            ("Stream settings", "tune", "events.streamsettings"),
+            ("Backlog actions", "cleaning_services", "events.backlogaction"),
+        ),
+    ),
+    (
+        "Mail flow",
+        (
+            ("Checks", "fact_check", "mail_collector.mailevent"),
+            ("Mailboxes", "inbox", "mail_collector.mailbox"),
+            ("Mails on their way", "forward_to_inbox", "mail_collector.delivery"),
+            ("Pairs of domains", "compare_arrows", "mail_collector.route"),
+            ("Mail settings", "tune", "mail_collector.mailsettings"),
+        ),
+    ),
+    (
+        "Logons",
+        (
+            ("Logons", "login", "logons.logonevent"),
+            ("Logon settings", "tune", "logons.logonsettings"),
         ),
     ),
     (
@@ -52,6 +95,8 @@ _GROUPS = (
             ("Users", "person", "auth.user"),
             ("Groups", "group", "auth.group"),
             ("API tokens", "key", "core.apitoken"),
+            ("Locked sign-ins", "lock", "axes.accessattempt"),
+            ("Audit log", "history", "auditlog.logentry"),
         ),
     ),
 )
@@ -105,3 +150,8 @@ def badge(request: HttpRequest) -> list[str]:
 def icon(request: HttpRequest) -> str:
     """Return the address of the site's icon."""
     return static("favicon.svg")
+
+
+def script(request: HttpRequest) -> str:
+    """Return the address of the script that settles how the theme's libraries work."""
+    return static("admin.js")

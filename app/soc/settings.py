@@ -6,12 +6,15 @@ and certificates (``SOC_IDENTITY``), and its name (``SOC_SERVICE``). Bad values 
 
 import os
 import ssl
+from datetime import timedelta
 from pathlib import Path
 
+from csp.constants import NONE, SELF
 from kombu import Exchange
 from kombu import Queue as KombuQueue
 
 from soc import environment
+from soc.core.identity import database_user
 from soc.queues import QUORUM, TASK_EXCHANGE, TASK_QUEUES
 
 SITE = environment.of_process(os.environ)
@@ -23,6 +26,9 @@ STATE = Path(os.environ["SOC_STATE"])
 
 BASE_DIR = Path(__file__).resolve().parent
 SECRET_KEY = (IDENTITY / "secret_key").read_text(encoding="utf-8").strip()
+_old_key = IDENTITY / "secret_key_old"
+# What was signed before a rotation stays valid for a day.
+SECRET_KEY_FALLBACKS = [_old_key.read_text().strip()] if _old_key.exists() else []
 DEBUG = False
 _hostnames = environment.split(SITE["SOC_HOSTNAMES"])
 # An IPv6 address stands in brackets in a URL (RFC 3986, 3.2.2).
@@ -41,6 +47,9 @@ INSTALLED_APPS = [
     "django.contrib.messages",
     "django.contrib.sessions",
     "django.contrib.staticfiles",
+    "auditlog",
+    "axes",
+    "csp",
     "django_celery_beat",
     "soc.beat",
     "soc.core",
@@ -51,28 +60,44 @@ INSTALLED_APPS = [
     "soc.ldap_probe",
     "soc.mail_collector",
     "soc.logons",
+    # Last, because it watches what the pages of all the others change.
+    "soc.access",
 ]
 MIDDLEWARE = [
     "django.middleware.security.SecurityMiddleware",
+    "soc.access.headers.ContentPolicy",
+    "soc.access.headers.Middleware",
     "whitenoise.middleware.WhiteNoiseMiddleware",
     "django.contrib.sessions.middleware.SessionMiddleware",
     "django.middleware.common.CommonMiddleware",
     "django.middleware.csrf.CsrfViewMiddleware",
     "django.contrib.auth.middleware.AuthenticationMiddleware",
+    "soc.access.sessions.Middleware",
     "django.contrib.auth.middleware.LoginRequiredMiddleware",
     "django.contrib.messages.middleware.MessageMiddleware",
     "django.middleware.clickjacking.XFrameOptionsMiddleware",
+    "soc.access.audit.Middleware",
+    "axes.middleware.AxesMiddleware",
 ]
 TEMPLATES = [
     {
         "BACKEND": "django.template.backends.django.DjangoTemplates",
         "DIRS": [BASE_DIR / "templates"],
-        "APP_DIRS": True,
         "OPTIONS": {
+            "loaders": [
+                (
+                    "django.template.loaders.cached.Loader",
+                    [
+                        "django.template.loaders.filesystem.Loader",
+                        "soc.access.headers.NonceLoader",
+                    ],
+                )
+            ],
             "context_processors": [
                 "django.template.context_processors.request",
                 "django.contrib.auth.context_processors.auth",
                 "django.contrib.messages.context_processors.messages",
+                "csp.context_processors.nonce",
                 "soc.core.context.site",
             ],
         },
@@ -98,13 +123,17 @@ else:
             "ENGINE": "django.db.backends.mysql",
             "NAME": "soc",
             "HOST": "mariadb",
+            # The certificate says who logs in, as at the broker; there is no password.
+            "USER": database_user(SERVICE),
             "CONN_MAX_AGE": 60,
             "CONN_HEALTH_CHECKS": True,
             "OPTIONS": {
-                # User, password and the CA of the TLS connection stand in the service's folder.
-                "read_default_file": str(IDENTITY / "database.cnf"),
                 "ssl_mode": "VERIFY_IDENTITY",
-                "ssl": {"ca": str(IDENTITY / "ca.pem")},
+                "ssl": {
+                    "ca": str(IDENTITY / "ca.pem"),
+                    "cert": str(IDENTITY / "cert.pem"),
+                    "key": str(IDENTITY / "key.pem"),
+                },
                 "charset": "utf8mb4",
                 "isolation_level": "read committed",
                 "connect_timeout": 5,
@@ -144,13 +173,64 @@ AUTH_PASSWORD_VALIDATORS = [
 SESSION_COOKIE_NAME = f"__Host-session-{SITE['SOC_SITE']}"
 CSRF_COOKIE_NAME = f"__Host-csrf-{SITE['SOC_SITE']}"
 SESSION_COOKIE_SECURE = True
-SESSION_COOKIE_AGE = 12 * 3600
+SESSION_COOKIE_AGE = int(SITE.get("SOC_SESSION_HOURS") or 12) * 3600
+SESSION_IDLE_SECONDS = int(SITE.get("SOC_SESSION_IDLE_MINUTES") or 60) * 60
 CSRF_COOKIE_SECURE = True
+CSRF_COOKIE_HTTPONLY = True
 SECURE_SSL_REDIRECT = True
-SECURE_HSTS_SECONDS = 3600
+SECURE_HSTS_SECONDS = int(SITE.get("SOC_HSTS_SECONDS") or 3600)
+SECURE_REFERRER_POLICY = "same-origin"
 X_FRAME_OPTIONS = "DENY"
+CONTENT_SECURITY_POLICY = {
+    "DIRECTIVES": {
+        "default-src": [NONE],
+        "script-src": [SELF],
+        "style-src": [SELF],
+        "img-src": [SELF, "data:"],
+        "font-src": [SELF],
+        "connect-src": [SELF],
+        "form-action": [SELF],
+        "base-uri": [NONE],
+        "frame-ancestors": [NONE],
+    }
+}
 # HSTS for a whole domain, or a browser's preload list, is the domain owner's choice.
 SILENCED_SYSTEM_CHECKS = ["security.W005", "security.W021"]
+
+# --- Sign-in and the record of it ------------------------------------------------------------
+AUTHENTICATION_BACKENDS = [
+    "axes.backends.AxesStandaloneBackend",
+    "django.contrib.auth.backends.ModelBackend",
+]
+AXES_HANDLER = "soc.access.throttle.Handler"
+AXES_LOCKOUT_PARAMETERS = [["username", "ip_address"], "ip_address"]
+AXES_FAILURE_LIMIT = 5
+AXES_COOLOFF_TIME = timedelta(minutes=15)
+# Who goes on trying does not wait longer, and costs no row each time.
+AXES_RESET_COOL_OFF_ON_FAILURE_DURING_LOCKOUT = False
+AXES_RESET_ON_SUCCESS = True
+AXES_LOCKOUT_CALLABLE = "soc.access.throttle.locked_out"
+# The audit log and our own page of locks take their place.
+AXES_DISABLE_ACCESS_LOG = True
+AXES_ENABLE_ADMIN = False
+AXES_VERBOSE = False
+AUDIT_DAYS = int(SITE.get("SOC_AUDIT_DAYS") or 400)
+# A header that anybody can send is no part of a record.
+AUDITLOG_CID_HEADER = None
+AUDITLOG_USE_FK_STRING_REPRESENTATION = True
+
+OIDC_ISSUER = SITE.get("SOC_OIDC_ISSUER", "")
+OIDC_CLIENT_ID = SITE.get("SOC_OIDC_CLIENT_ID", "")
+OIDC_GROUPS_CLAIM = SITE.get("SOC_OIDC_GROUPS_CLAIM") or "groups"
+OIDC_ROLES = dict(pair.rsplit("=", 1) for pair in environment.split(SITE.get("SOC_OIDC_ROLES", "")))
+OIDC_CLIENT_SECRET = ""
+OIDC_AUTHORITIES = ""
+if OIDC_ISSUER and SERVICE == "web":
+    OIDC_CLIENT_SECRET = environment.secret_of_site(
+        IDENTITY / "oidc_client_secret", "SOC_OIDC_ISSUER is set"
+    )
+    if (IDENTITY / "oidc_ca.pem").exists():
+        OIDC_AUTHORITIES = str(IDENTITY / "oidc_ca.pem")
 
 # --- Mail ------------------------------------------------------------------------------------
 MAIL_FROM = SITE["SOC_MAIL_FROM"]
@@ -231,6 +311,7 @@ BEAT = {"PREBUILT": True}
 # --- Flower ----------------------------------------------------------------------------------
 FLOWER_PORT = int(SITE["SOC_FLOWER_PORT"]) if EMBEDDED else 5555
 FLOWER_ADDRESS = SITE["SOC_BIND"] if EMBEDDED else ""
+FLOWER_CONTROL = SITE.get("SOC_FLOWER_CONTROL") == "on"
 
 # --- Logging ---------------------------------------------------------------------------------
 LOGGING = {
@@ -240,6 +321,12 @@ LOGGING = {
         "line": {"format": "{asctime} {levelname} {name} {message}", "style": "{"},
     },
     "handlers": {"console": {"class": "logging.StreamHandler", "formatter": "line"}},
+    "loggers": {
+        # At DEBUG it tells the secret of a sign-in that is going on.
+        "authlib": {"level": "INFO"},
+        # The audit log says the same in a line instead of four.
+        "axes": {"level": "WARNING"},
+    },
     "root": {"handlers": ["console"], "level": SITE["SOC_LOG_LEVEL"]},
 }
 
@@ -250,6 +337,7 @@ UNFOLD = {
     "SITE_SYMBOL": "monitoring",
     "SITE_URL": "/",
     "SITE_FAVICONS": [{"rel": "icon", "type": "image/svg+xml", "href": "soc.menu.icon"}],
+    "SCRIPTS": ["soc.menu.script"],
     "SHOW_HISTORY": True,
     "ENVIRONMENT": "soc.menu.badge",
     "BORDER_RADIUS": "8px",

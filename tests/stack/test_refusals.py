@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 
 import pki
@@ -68,7 +70,7 @@ def test_the_own_certificate_connects(stack: Stack) -> None:
         (
             "a password",
             'attempt("amqps://guest:guest@rabbitmq//", ssl=OWN, login_method="PLAIN")',
-            "available: EXTERNAL",
+            "ACCESS_REFUSED",
         ),
     ],
 )
@@ -104,8 +106,10 @@ def test_the_broker_takes_whom_the_sites_ca_vouches_for(
     assert attempt_with(stack, pki.issue("worker-email", authority)) == "CONNECTED"
 
 
-def test_the_broker_refuses_a_name_that_another_ca_vouches_for(stack: Stack) -> None:
-    namesake = pki.issue(f"SOC site CA {stack.site}", ca=True)
+def test_the_broker_refuses_a_name_that_another_ca_vouches_for(
+    stack: Stack, authority: pki.Issued
+) -> None:
+    namesake = pki.issue(authority.cert.subject.rfc4514_string().removeprefix("CN="), ca=True)
     answer = attempt_with(stack, pki.issue("worker-email", namesake))
     assert answer.startswith("REFUSED")
     assert "UNKNOWN_CA" in answer
@@ -186,11 +190,29 @@ def test_a_bad_message_is_parked_and_the_worker_lives(stack: Stack, what: str, c
     assert stack.queues()["shared"]["consumers"] == 1
 
 
+def test_a_delayed_message_is_parked_like_any_other(stack: Stack) -> None:
+    """Its first death was in the queue of its delay, its last is the one that counts."""
+    before = stack.queues()["shared.dead"]["messages"]
+    stack.python(
+        "worker-shared",
+        """
+from kombu import Exchange
+from soc.celery import app
+with app.producer_pool.acquire(block=True) as producer:
+    producer.publish(b"{", exchange=Exchange("celery_delayed_27", "topic", no_declare=True),
+                     routing_key="0." * 27 + "1.shared", mandatory=True,
+                     content_type="application/json", content_encoding="utf-8")
+""",
+    )
+    wait_for("it", lambda: stack.queues()["shared.dead"]["messages"] == before + 1)
+    assert stack.queues()["shared"]["messages"] == 0
+
+
 def test_a_task_that_came_too_late_is_not_a_dead_letter(stack: Stack) -> None:
     before = stack.queues()
     stack.compose("stop", "worker-ssl-certs")
     stack.python(
-        "worker-shared",
+        "beat",
         """
 from soc.ssl_certs import tasks
 for _ in range(5):
@@ -222,33 +244,41 @@ except Exception as error:
 
 
 DATABASE = """
-import configparser, socket, MySQLdb
-options = configparser.ConfigParser()
-options.read("/run/site/database.cnf")
-login = {k: options["client"][k] for k in ("user", "password")}
-own, other = {"ca": "/run/site/ca.pem"}, {"ca": "/etc/ssl/certs/ca-certificates.crt"}
+import socket, MySQLdb
+own = {"ca": "/run/site/ca.pem", "cert": "/run/site/cert.pem", "key": "/run/site/key.pem"}
+bare = {"ca": "/run/site/ca.pem"}
+other = {**own, "ca": "/etc/ssl/certs/ca-certificates.crt"}
+here = {"db": "soc", "host": "mariadb", "ssl_mode": "VERIFY_IDENTITY"}
 """
 
 
 @pytest.mark.parametrize(
     ("how", "error"),
     [
-        ('host="mariadb", ssl_mode="VERIFY_IDENTITY", ssl=own', ""),
-        ('host="mariadb", ssl_mode="DISABLED"', "insecure transport"),
-        ('host="mariadb", ssl_mode="VERIFY_IDENTITY", ssl=other', "certificate"),
+        ('user="soc_web", ssl=own', ""),
+        ('user="soc_web", ssl_mode="DISABLED"', "insecure transport"),
+        ('user="soc_web", ssl=other', "certificate"),
         (
-            'host=socket.gethostbyname("mariadb"), ssl_mode="VERIFY_IDENTITY", ssl=own',
+            'user="soc_web", host=socket.gethostbyname("mariadb"), ssl=own',
             "hostname verification failed",
         ),
+        ('user="soc_web", ssl=bare', "access denied"),
+        ('user="soc_migrate", ssl=own', "access denied"),
+        ('user="soc_beat", ssl=own', "access denied"),
+        ('user="root", ssl=own', "access denied"),
+        ('user="", ssl=own', "access denied"),
     ],
-    ids=["as we do", "in the clear", "another CA", "another name"],
-)
+    ids=[
+        "as we do", "in the clear", "another CA", "another name", "no certificate",
+        "as the owner", "as another service", "as root", "as nobody",
+    ],
+)  # fmt: skip
 def test_the_database_and_its_clients_insist_on_verified_tls(
     stack: Stack, how: str, error: str
 ) -> None:
     code = f"""{DATABASE}
 try:
-    MySQLdb.connect(**login, {how})
+    MySQLdb.connect(**here | dict({how}))
     print("CONNECTED")
 except MySQLdb.Error as error:
     print("REFUSED", error)
@@ -261,23 +291,64 @@ except MySQLdb.Error as error:
         assert answer == "CONNECTED"
 
 
-def test_the_application_user_cannot_change_the_schema(stack: Stack) -> None:
-    answer = stack.python(
-        "web",
-        """
+def test_a_refused_login_is_in_the_log_of_the_database(stack: Stack) -> None:
+    code = f"""{DATABASE}
+try:
+    MySQLdb.connect(**here, user="soc_migrate", ssl=own)
+except MySQLdb.Error:
+    pass
+"""
+    stack.python("worker-email", code)
+    log = run("docker", "logs", stack.container("mariadb"))
+    assert "Access denied for user 'soc_migrate'" in log
+
+
+STATEMENTS = {
+    "CREATE TABLE t (i INT)": (),
+    "DROP TABLE core_heartbeat": (),
+    "ALTER TABLE core_heartbeat ADD x INT": (),
+    "TRUNCATE core_heartbeat": (),
+    "GRANT SELECT ON core_heartbeat TO 'soc_beat'@'%'": (),
+    "CREATE USER stranger": (),
+    "SELECT * FROM mysql.global_priv": (),
+    "SELECT 1 INTO OUTFILE '/tmp/x'": (),
+    "UPDATE django_migrations SET name = name": (),
+    "UPDATE auth_user SET is_superuser = is_superuser": ("web",),
+    "DELETE FROM auth_user_groups WHERE 0": ("web",),
+    "SELECT * FROM django_session WHERE 0": ("web", "worker-shared"),
+    "UPDATE django_session SET session_key = session_key": ("web",),
+    "SELECT * FROM core_apitoken WHERE 0": ("web", "worker-shared"),
+    "SELECT * FROM alerts_alert WHERE 0": ("web", "worker-shared", "worker-email"),
+    "UPDATE core_heartbeat SET service = service": ("web", "worker-shared", "worker-email", "beat"),
+}
+"""Statements, and which of four services may run them."""
+
+
+@pytest.mark.parametrize("service", ["web", "worker-shared", "worker-email", "beat"])
+def test_a_service_can_do_to_the_tables_what_it_needs_and_no_more(
+    stack: Stack, service: str
+) -> None:
+    printed = stack.python(
+        service,
+        f"""
+import json
 from django.db import connection, utils
+answers = {{}}
 with connection.cursor() as cursor:
-    for statement in ("CREATE TABLE t (i INT)", "DROP TABLE core_heartbeat",
-                      "ALTER TABLE core_heartbeat ADD x INT"):
+    for statement in {list(STATEMENTS)!r}:
         try:
             cursor.execute(statement)
-            print("ALLOWED", statement)
+            answers[statement] = "ALLOWED"
         except utils.OperationalError as error:
-            print("REFUSED", error)
+            answers[statement] = str(error)
+print(json.dumps(answers))
 """,
     )
-    assert "ALLOWED" not in answer
-    assert answer.count("denied") == 3
+    answers = json.loads(printed.strip().splitlines()[-1])
+    may = {statement for statement, services in STATEMENTS.items() if service in services}
+    assert {statement for statement, answer in answers.items() if answer == "ALLOWED"} == may
+    refused = [answer for answer in answers.values() if answer != "ALLOWED"]
+    assert all("denied" in answer for answer in refused), refused
 
 
 def test_the_database_knows_time_zones_and_utf8(stack: Stack) -> None:

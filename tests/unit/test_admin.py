@@ -227,7 +227,7 @@ def test_scan_now_of_many_endpoints_makes_them_due(browser: Client) -> None:
 def endpoint_form(endpoint: Endpoint, **values: Any) -> dict[str, Any]:
     return {
         **{"host": endpoint.host, "port": 8443, "starttls": "", "enabled": "on"},
-        **{"interval_minutes": 60, "warning_days": 30, "critical_days": 7},
+        **{"interval_minutes": 60, "check_lists": "on"},
         **{"observations-TOTAL_FORMS": 0, "observations-INITIAL_FORMS": 0},
         **values,
     }

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import ast
 import configparser
+import inspect
 import re
+import runpy
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -16,10 +18,11 @@ from django.conf import settings
 from django.test import Client
 from django.urls import URLPattern, URLResolver, get_resolver
 from django.urls.resolvers import RoutePattern
+from gunicorn.config import Config
 
 from soc import environment
 from soc.celery import app
-from soc.core import broker, checks, site
+from soc.core import broker, checks, grants, site
 from soc.queues import (
     BY_APPLICATION,
     DEAD_LETTER_EXCHANGE,
@@ -33,7 +36,7 @@ REPOSITORY = Path(__file__).resolve().parents[2]
 COMPOSE_TEXT = (REPOSITORY / "compose.yaml").read_text()
 COMPOSE_FILE = yaml.safe_load(COMPOSE_TEXT)
 COMPOSE = COMPOSE_FILE["services"]
-DEFINITIONS = broker.definitions("hash")
+DEFINITIONS = broker.definitions({"monitor": "hash", "logstash": "hash"})
 ONE_SHOT = {"migrate"}
 
 
@@ -175,6 +178,90 @@ def test_a_schedule_that_disagrees_is_found(field: str, value: Any, words: str) 
     assert words in error.msg
 
 
+def test_gunicorn_takes_every_setting_of_its_configuration() -> None:
+    config = Config()
+    settings_of_file = runpy.run_path(str(REPOSITORY / "app" / "gunicorn.conf.py"))
+    taken = [name for name in settings_of_file if name in config.settings]
+    assert {"bind", "certfile", "ssl_context"} <= set(taken)
+    for name in taken:
+        config.set(name, settings_of_file[name])
+
+
+def test_no_task_takes_a_secret() -> None:
+    assert checks.check_task_arguments() == []
+
+
+@pytest.mark.parametrize("name", ["password", "bind_password", "api_key", "token", "client_secret"])
+def test_a_task_that_takes_a_secret_is_found(name: str) -> None:
+    @app.task(name="soc.core.tasks.forged")
+    def forged(**_: Any) -> None: ...
+
+    try:
+        forged.run.__signature__ = inspect.Signature(
+            [inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY)]
+        )
+        (error,) = checks.check_task_arguments()
+        assert repr(name) in error.msg
+    finally:
+        app.tasks.pop("soc.core.tasks.forged")
+
+
+def topics(user: str, exchange: str) -> str:
+    (keys,) = [
+        permission["write"]
+        for permission in DEFINITIONS["topic_permissions"]
+        if (permission["user"], permission["exchange"]) == (user, exchange)
+    ]
+    return keys
+
+
+@pytest.mark.parametrize("queue", TASK_QUEUES, ids=lambda queue: queue.name)
+def test_a_worker_may_queue_tasks_for_itself_and_the_mail_and_beat_for_all(queue: Any) -> None:
+    delay = "0." * 27 + "1."
+    for exchange, prefix in ((TASK_EXCHANGE, ""), ("celery_delayed_27", delay)):
+        keys = topics(queue.service, exchange)
+        mine = {q.name for q in TASK_QUEUES if re.search(keys, prefix + q.routing_key)}
+        assert mine == {queue.name, "email"}
+        assert re.search(topics("beat", exchange), prefix + queue.routing_key)
+        assert not re.search(keys, f"{prefix}{queue.routing_key}.x")
+
+
+def test_every_exchange_that_somebody_may_write_to_limits_the_keys() -> None:
+    """Without a topic permission a topic exchange takes any key."""
+    of_topics = {e["name"] for e in DEFINITIONS["exchanges"] if e["type"] == "topic"}
+    limited = {(p["user"], p["exchange"]) for p in DEFINITIONS["topic_permissions"]}
+    for permission in DEFINITIONS["permissions"]:
+        for exchange in of_topics:
+            if re.search(permission["write"], exchange):
+                assert (permission["user"], exchange) in limited
+
+
+def test_nobody_may_declare_or_delete_an_exchange_but_logstash_its_own() -> None:
+    exchanges = [e["name"] for e in DEFINITIONS["exchanges"]] + ["amq.default", "amq.topic"]
+    configured = {
+        (permission["user"], exchange)
+        for permission in DEFINITIONS["permissions"]
+        for exchange in exchanges
+        if re.search(permission["configure"], exchange)
+    }
+    assert configured == {("logstash", "logstash")}
+
+
+def test_no_service_has_a_password_at_the_broker() -> None:
+    having = {user["name"] for user in DEFINITIONS["users"] if user["password_hash"]}
+    assert having == {"monitor", "logstash"}
+
+
+def test_a_worker_may_do_nothing_to_who_may_sign_in() -> None:
+    for table in ("auth_user", "auth_user_groups", "django_session", "core_apitoken"):
+        assert grants.privileges("web", table) == grants.ROWS
+        for service in (*WORKERS - {site.SAMPLER}, "beat"):
+            assert set(grants.privileges(service, table)) <= {"SELECT"}, (service, table)
+    assert grants.privileges(site.SAMPLER, "django_session") == ("SELECT", "DELETE")
+    assert grants.privileges("beat", "alerts_alert") == ()
+    assert grants.privileges("worker-email", "alerts_alert") == grants.ROWS
+
+
 def test_the_example_documents_every_variable_once_and_no_other() -> None:
     text = (REPOSITORY / "env" / "example.env").read_text()
     names = re.findall(r"^([A-Z_]+)=", text, re.M)
@@ -292,6 +379,7 @@ def test_an_import_is_found_in_any_spelling(code: str) -> None:
     ("package", "allowed"),
     [
         ("core", set()),
+        ("access", {"core"}),
         ("notify", {"core"}),
         ("alerts", {"core", "notify"}),
         ("ssl_certs", {"core", "notify", "alerts"}),
@@ -302,7 +390,7 @@ def test_an_import_is_found_in_any_spelling(code: str) -> None:
     ],
 )
 def test_dependencies_run_one_way(package: str, allowed: set[str]) -> None:
-    applications = {*BY_APPLICATION, "api", "board", "metrics"}
+    applications = {*BY_APPLICATION, "access", "api", "board", "metrics"}
     for path in (REPOSITORY / "app" / "soc" / package).rglob("*.py"):
         imported = imported_from_soc(path.read_text())
         assert imported & applications <= allowed | {package}, path
@@ -311,6 +399,9 @@ def test_dependencies_run_one_way(package: str, allowed: set[str]) -> None:
 def test_beat_could_be_a_package_of_its_own() -> None:
     for path in (REPOSITORY / "app" / "soc" / "beat").rglob("*.py"):
         assert imported_from_soc(path.read_text()) <= {"beat"}, path
+
+
+TOKENS_ONLY = ("/metrics", "/certificates/calendar.ics")
 
 
 def addresses(resolver: URLResolver, prefix: str = "/") -> Iterator[str]:
@@ -330,7 +421,7 @@ def test_a_stranger_is_sent_to_the_sign_in_page_from_everywhere() -> None:
     assert {"/", "/admin/", "/admin/auth/user/1/change/"} <= known
     for address in known - {"/healthz", "/readyz", "/sign-in/"}:
         answer = Client().get(address, secure=True, follow=True)
-        if address == "/metrics" or address.startswith("/api/"):
+        if address in TOKENS_ONLY or address.startswith("/api/"):
             # Programs show a token instead: a page to sign in at is no answer to them.
             assert answer.status_code == 401, address
             continue

@@ -3,13 +3,18 @@
 import json
 import shutil
 import stat
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 from cryptography import x509
+from cryptography.hazmat.primitives.asymmetric import rsa
+from cryptography.hazmat.primitives.serialization import pkcs12
 from cryptography.x509.verification import PolicyBuilder, Store
 
+import pki as keys
 from soc.core import broker, pki, site
 
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -167,13 +172,136 @@ def test_only_flower_and_the_sampler_can_ask_the_management_api(new_site: site.S
     assert not broker.is_hash_of(hashed, "guess")
 
 
+def statements(made: site.Site) -> list[str]:
+    return (made.folder / "mariadb" / "users.sql").read_text().splitlines()
+
+
+def test_every_service_logs_in_at_the_database_by_its_certificate(new_site: site.Site) -> None:
+    for service in site.APP_SERVICES:
+        login = f"'soc_{service.replace('-', '_')}'@'%' IDENTIFIED BY '' REQUIRE SUBJECT"
+        mine = [line for line in statements(new_site) if login in line]
+        assert len(mine) == 2
+        assert all(line.endswith(f" '/CN={service}';") for line in mine)
+        subject = certificate(new_site.folder / service / "cert.pem").subject
+        assert subject.rfc4514_string() == f"CN={service}"
+
+
 def test_only_migrate_owns_the_database(new_site: site.Site) -> None:
-    users = {
-        service: (new_site.folder / service / "database.cnf").read_text()
-        for service in site.APP_SERVICES
-    }
-    owners = {service for service, text in users.items() if f"user={site.DATABASE_OWNER}" in text}
-    assert owners == {"migrate"}
+    granted = [line for line in statements(new_site) if line.startswith("GRANT")]
+    assert granted == ["GRANT ALL ON soc.* TO 'soc_migrate'@'%' WITH GRANT OPTION;"]
+
+
+def test_a_site_of_before_loses_its_database_passwords(new_site: site.Site) -> None:
+    server = new_site.folder / "mariadb"
+    (server / "initdb").mkdir()
+    (server / "initdb" / "users.sql").touch()
+    old = [server / "owner_password", server / "app_password", new_site.folder / "web/database.cnf"]
+    for path in old:
+        path.touch()
+    site.render(new_site)
+    assert not any(path.exists() for path in [*old, server / "initdb"])
+    assert "DROP USER IF EXISTS 'soc_owner'@'%', 'soc_app'@'%';" in statements(new_site)
+
+
+def test_only_who_seals_or_opens_has_the_sealing_keys(new_site: site.Site) -> None:
+    key = (new_site.folder / "web" / "sealing_keys").read_bytes()
+    holders = {p.parent.name for p, content in contents(new_site).items() if content == key}
+    assert holders == set(site.SEALERS)
+
+
+def test_a_site_of_before_gets_sealing_keys(new_site: site.Site) -> None:
+    for service in site.SEALERS:
+        (new_site.folder / service / "sealing_keys").unlink()
+    site.render(new_site)
+    keys = {(new_site.folder / name / "sealing_keys").read_bytes() for name in site.SEALERS}
+    assert len(keys) == 1
+
+
+@pytest.fixture
+def brought(new_site: site.Site) -> Callable[..., list[str]]:
+    """Put a certificate of the site's own in place; return what `make up` says of it."""
+    change(new_site, SOC_HOSTNAMES="soc.health.internal,localhost")
+    root = keys.issue("corporate root", ca=True)
+    middle = keys.issue("corporate issuing CA", root, ca=True)
+
+    def put(san: Sequence[str] = ("soc.health.internal",), **options: Any) -> list[str]:
+        leaf = keys.issue("soc.health.internal", middle, san=san, **options)
+        chain, key = keys.write_server_files(new_site.folder / "web", leaf, middle)
+        chain.rename(chain.with_name(site.OWN_CERTIFICATE))
+        # The service's own key is rendered again.
+        key.rename(key.with_name(site.OWN_KEY))
+        return site.problems(new_site, "containers", ports=False)
+
+    return put
+
+
+def test_logstash_gets_its_certificate_as_java_reads_it(new_site: site.Site) -> None:
+    folder = new_site.folder / "logstash"
+    password = (folder / "password").read_bytes()
+    store = (folder / "logstash.p12").read_bytes()
+    key, leaf, authorities = pkcs12.load_key_and_certificates(store, password)
+    assert leaf == certificate(folder / "cert.pem")
+    assert key.public_key() == leaf.public_key()
+    assert authorities == [certificate(new_site.folder / "ca" / "ca.pem")]
+    (folder / "password").write_text(site.new_secret())
+    site.render(new_site)
+    pkcs12.load_key_and_certificates(
+        (folder / "logstash.p12").read_bytes(), (folder / "password").read_bytes()
+    )
+    users = json.loads((new_site.folder / "rabbitmq" / "definitions.json").read_text())["users"]
+    (hashed,) = [user["password_hash"] for user in users if user["name"] == "logstash"]
+    assert broker.is_hash_of(hashed, (folder / "password").read_text())
+
+
+def test_a_site_may_bring_its_own_certificate(brought: Callable[..., list[str]]) -> None:
+    assert brought() == []
+    assert brought(san=("*.health.internal",)) == []
+    assert brought(key=rsa.generate_private_key(65537, 2048)) == []
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"san": ["elsewhere.internal"]}, "is not for soc.health.internal, which SOC_HOSTNAMES"),
+        ({"not_after": keys.NOW - timedelta(hours=1)}, "holds CN=soc.health.internal, which exp"),
+        ({"not_before": keys.NOW + timedelta(hours=1)}, "which is not valid before"),
+    ],
+)
+def test_an_own_certificate_that_browsers_would_refuse_is_refused(
+    brought: Callable[..., list[str]], options: dict[str, Any], words: str
+) -> None:
+    (problem,) = brought(**options)
+    assert "web/own-cert.pem" in problem
+    assert words in problem
+
+
+def test_an_own_certificate_of_another_key_is_refused(
+    new_site: site.Site, brought: Callable[..., list[str]]
+) -> None:
+    brought()
+    path = new_site.folder / "web" / site.OWN_KEY
+    path.write_bytes(keys.issue("other").key_pem)
+    (problem,) = site.problems(new_site, "containers", ports=False)
+    assert problem.endswith("does not belong to the key in own-key.pem")
+    path.write_text("no key")
+    (problem,) = site.problems(new_site, "containers", ports=False)
+    assert problem.endswith("has in own-key.pem no PEM key without a password")
+    path.unlink()
+    (problem,) = site.problems(new_site, "containers", ports=False)
+    assert "own-key.pem is not: put both there or none" in problem
+
+
+def test_an_own_chain_in_the_wrong_order_is_refused(
+    new_site: site.Site, brought: Callable[..., list[str]]
+) -> None:
+    brought()
+    path = new_site.folder / "web" / site.OWN_CERTIFICATE
+    path.write_bytes(path.read_bytes() + keys.issue("stranger", ca=True).cert_pem)
+    (problem,) = site.problems(new_site, "containers", ports=False)
+    assert problem.endswith("is out of order: certificate 3 did not issue the one before")
+    path.write_text("no certificate")
+    (problem,) = site.problems(new_site, "containers", ports=False)
+    assert problem.endswith("own-cert.pem is no PEM certificate")
 
 
 def test_a_taken_port_is_named(new_site: site.Site) -> None:

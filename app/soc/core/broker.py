@@ -8,7 +8,7 @@ import base64
 import hashlib
 import re
 import secrets
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from kombu.transport.native_delayed_delivery import (
@@ -17,7 +17,16 @@ from kombu.transport.native_delayed_delivery import (
     level_name,
 )
 
-from soc.queues import DEAD_LETTER_EXCHANGE, QUEUES, QUORUM, STREAMS, TASK_EXCHANGE, Queue
+from soc.queues import (
+    BY_NAME,
+    DEAD_LETTER_EXCHANGE,
+    QUEUES,
+    QUORUM,
+    STREAMS,
+    TASK_EXCHANGE,
+    TASK_QUEUES,
+    Queue,
+)
 
 EXPIRED_QUEUE = "soc.expired"
 MONITOR_USER = "monitor"
@@ -25,6 +34,7 @@ _DAY_MS = 24 * 3600 * 1000
 _EVENTS = "celeryev"
 _CONTROL = "celery.pidbox"
 _REPLIES = "reply.celery.pidbox"
+_MAIL = BY_NAME["email"]
 
 Definition = dict[str, Any]
 
@@ -43,29 +53,26 @@ def _salted(salt: bytes, password: str) -> str:
     return base64.b64encode(salt + hashlib.sha256(salt + password.encode()).digest()).decode()
 
 
-def definitions(monitor_password_hash: str) -> Definition:
+def definitions(password_hashes: Mapping[str, str]) -> Definition:
     """Return the definitions of a site's broker.
 
-    Services log in by certificate and have no password; only Flower's calls to the management
-    API use one, as the user ``monitor``.
+    Services log in by certificate and have no password, and who has none cannot log in by one.
+    Two have: ``monitor``, as whom the management API is asked, and who publishes from outside,
+    because Logstash can log in in no other way; a certificate is asked of them all the same.
     """
     return {
         "vhosts": [{"name": "/"}],
         "users": [
-            {
-                "name": MONITOR_USER,
-                "password_hash": monitor_password_hash,
-                "hashing_algorithm": "rabbit_password_hashing_sha256",
-                "tags": ["monitoring"],
-            },
-            *(
-                {"name": name, "password_hash": "", "tags": []}
-                for name, _, _, _ in _service_permissions()
-            ),
+            _user(MONITOR_USER, password_hashes, "monitoring"),
+            *(_user(name, password_hashes) for name, _, _, _ in _service_permissions()),
         ],
         "permissions": [
             _permission(MONITOR_USER),
             *(_permission(*permissions) for permissions in _service_permissions()),
+        ],
+        "topic_permissions": [
+            {"user": user, "vhost": "/", "exchange": exchange, "write": keys, "read": ".*"}
+            for user, exchange, keys in _routing_keys()
         ],
         "policies": list(_policies()),
         "exchanges": list(_exchanges()),
@@ -74,32 +81,71 @@ def definitions(monitor_password_hash: str) -> Definition:
     }
 
 
+def _user(name: str, password_hashes: Mapping[str, str], *tags: str) -> Definition:
+    return {
+        "name": name,
+        "password_hash": password_hashes.get(name, ""),
+        "hashing_algorithm": "rabbit_password_hashing_sha256",
+        "tags": list(tags),
+    }
+
+
 def _any_of(*patterns: str) -> str:
     return f"^({'|'.join(patterns)})$" if patterns else "^$"
 
 
 def _service_permissions() -> Iterator[tuple[str, str, str, str]]:
-    """Yield (user, configure, write, read), the narrowest expressions with which each works."""
+    """Yield (user, configure, write, read), the narrowest expressions with which each works.
+
+    No service may configure an exchange, and only a process's own control queues are declared. The
+    right to write to a queue is the right to bind it; that to publish by a queue's name is the
+    right to write to ``amq.default``, which nobody has.
+    """
     tasks, delayed = re.escape(TASK_EXCHANGE), level_name(MAX_LEVEL)
     events, control, replies = re.escape(_EVENTS), re.escape(_CONTROL), re.escape(_REPLIES)
     for queue in QUEUES:
         mailbox = rf"{queue.name}@.+\.celery\.pidbox"
         yield (
             queue.service,
-            _any_of(events, control, replies, mailbox),
-            _any_of(tasks, delayed, events, replies, mailbox),
+            _any_of(mailbox),
+            _any_of(*([] if queue.stream else [tasks, delayed]), events, replies, mailbox),
             _any_of(queue.name, *_dead_letters_of_stream(queue), control, mailbox),
         )
     for stream in STREAMS.values():
-        yield stream.publisher, _any_of(), _any_of(re.escape(stream.exchange)), _any_of()
+        # Logstash declares the exchange, which is there already, whenever it connects.
+        exchange = _any_of(re.escape(stream.exchange))
+        yield stream.publisher, exchange, exchange, _any_of()
     yield "beat", _any_of(), _any_of(tasks, delayed), _any_of()
     receiver, reply_queue = r"celeryev\..+", r".+\.reply\.celery\.pidbox"
     yield (
         "flower",
-        _any_of(events, receiver, control, replies, reply_queue),
+        _any_of(receiver, reply_queue),
         _any_of(control, receiver, reply_queue),
         _any_of(events, receiver, replies, reply_queue),
     )
+
+
+def _routing_keys() -> Iterator[tuple[str, str, str]]:
+    """Yield (user, exchange, expression of the keys that it may publish with).
+
+    A worker queues tasks for itself, as a retry does, and wakes the one that sends mail; for
+    others only beat does. The key of a delayed task begins with its delay in as many binary
+    digits as there are levels.
+    """
+    digits = rf"([01]\.){{{MAX_LEVEL + 1}}}"
+    for queue in QUEUES:
+        yield queue.service, _EVENTS, r"^(task|worker)\.[a-z]+$"
+        if queue.stream:
+            yield queue.stream.publisher, queue.stream.exchange, _any_of(queue.stream.routing_key)
+        else:
+            keys = {queue.routing_key: None, _MAIL.routing_key: None}
+            yield from _task_keys(queue.service, digits, *keys)
+    yield from _task_keys("beat", digits, *(queue.routing_key for queue in TASK_QUEUES))
+
+
+def _task_keys(user: str, digits: str, *keys: str) -> Iterator[tuple[str, str, str]]:
+    yield user, TASK_EXCHANGE, _any_of(*keys)
+    yield user, level_name(MAX_LEVEL), f"^{digits}({'|'.join(keys)})$"
 
 
 def _dead_letters_of_stream(queue: Queue) -> list[str]:
@@ -113,12 +159,12 @@ def _permission(
     return {"user": user, "vhost": "/", "configure": configure, "write": write, "read": read}
 
 
-def _exchange(name: str, kind: str, *, durable: bool = True) -> Definition:
+def _exchange(name: str, kind: str) -> Definition:
     return {
         "name": name,
         "vhost": "/",
         "type": kind,
-        "durable": durable,
+        "durable": True,
         "auto_delete": False,
         "internal": False,
         "arguments": {},
@@ -177,6 +223,8 @@ def _exchanges() -> Iterator[Definition]:
     yield _exchange(TASK_EXCHANGE, "topic")
     yield _exchange(DEAD_LETTER_EXCHANGE, "headers")
     yield _exchange(_EVENTS, "topic")
+    yield _exchange(_CONTROL, "fanout")
+    yield _exchange(_REPLIES, "direct")
     for stream in STREAMS.values():
         yield _exchange(stream.exchange, "topic")
     yield _exchange(CELERY_DELAYED_DELIVERY_EXCHANGE, "topic")
@@ -251,7 +299,8 @@ def _dead_letter_bindings(queue: Queue) -> Iterator[Definition]:
             f"{queue.routing_key}.{reason}",
             arguments={
                 "x-match": "all-with-x",
-                "x-first-death-queue": queue.name,
-                "x-first-death-reason": reason,
+                # The first death of a delayed task was in the queue of its delay.
+                "x-last-death-queue": queue.name,
+                "x-last-death-reason": reason,
             },
         )

@@ -2,9 +2,11 @@
 
 import inspect
 import json
+import re
 from collections.abc import Iterator
 from typing import Any
 
+from django.apps import apps
 from django.core import checks
 from django.db import DatabaseError
 
@@ -32,6 +34,29 @@ def check_schedules(databases: list[str] | None = None, **_: Any) -> list[checks
     ]
 
 
+SECRET = re.compile(
+    r"(?i)pass(word|wd|phrase)|secret|token|credential|(api|private|access|sealing)_?key"
+)
+"""Names of what must not travel with a task: queues, Flower and failed tasks show arguments."""
+
+
+@checks.register
+def check_task_arguments(**_: Any) -> list[checks.CheckMessage]:
+    """Check that no task takes a secret; it looks one up where it runs."""
+    # Not import_default_modules, which itself runs the checks.
+    app.loader.autodiscover_tasks([config.name for config in apps.get_app_configs()])
+    return [
+        checks.Error(
+            f"The task {name} takes {parameter!r}, which looks like a secret: give it the key of "
+            "a row or the name of a file instead.",
+            id="soc.E002",
+        )
+        for name, task in sorted(app.tasks.items())
+        for parameter in inspect.signature(task.run).parameters
+        if SECRET.search(parameter)
+    ]
+
+
 def problems_of(schedule: Any) -> Iterator[str]:
     """Yield what is wrong with one periodic task."""
     app.loader.import_default_modules()
@@ -42,6 +67,8 @@ def problems_of(schedule: Any) -> Iterator[str]:
         try:
             arguments = json.loads(schedule.args), json.loads(schedule.kwargs)
             inspect.signature(task.run).bind(*arguments[0], **arguments[1])
+            if named := [name for name in arguments[1] if SECRET.search(name)]:
+                yield f"gives its task {named[0]!r}, which looks like a secret"
         except (TypeError, ValueError) as error:
             yield f"has arguments that {schedule.task} does not take: {error}"
     if schedule.queue not in {queue.name for queue in TASK_QUEUES}:

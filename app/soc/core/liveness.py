@@ -106,8 +106,7 @@ class Liveness(bootsteps.StartStopStep):
             timer.cancel()
 
     def _tick(self, c: Consumer) -> None:
-        queues = c.app.amqp.queues.consume_from
-        if not queues or not all(c.task_consumer.consuming_from(queue) for queue in queues):
+        if not _consumes(c):
             logger.error("This worker no longer consumes its queue; its health check will fail")
             return
         alive_file().touch()
@@ -115,3 +114,11 @@ class Liveness(bootsteps.StartStopStep):
         if not self._writer.is_alive():
             self._writer = threading.Thread(target=_record_and_close, daemon=True)
             self._writer.start()
+
+
+def _consumes(c: Consumer) -> bool:
+    """Tell whether a worker takes what it is there for: tasks, or a stream."""
+    if stream := getattr(c.controller, "stream", None):
+        return stream.is_consuming
+    queues = c.app.amqp.queues.consume_from
+    return bool(queues) and all(c.task_consumer.consuming_from(queue) for queue in queues)

@@ -1,7 +1,8 @@
 """The site's private certificate authority and one certificate per service (RFC 5280)."""
 
 import ipaddress
-from collections.abc import Iterable
+import itertools
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -10,6 +11,7 @@ from cryptography import x509
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.serialization import pkcs12
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 CA_LIFETIME = timedelta(days=3650)
@@ -92,7 +94,8 @@ def _key_usage(*, signs_certificates: bool) -> x509.KeyUsage:
 def create_authority(site: str) -> Identity:
     """Create the self-signed CA of a site; it may issue service certificates only."""
     key = ec.generate_private_key(ec.SECP256R1())
-    subject = _name(f"SOC site CA {site}")
+    # Two CAs of a site are trusted at a time while it changes to the second.
+    subject = _name(f"SOC site CA {site} of {datetime.now(UTC):%Y-%m-%d %H:%M:%S}")
     certificate = (
         _builder(subject, subject, key, CA_LIFETIME)
         .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
@@ -158,3 +161,80 @@ def names(certificate: x509.Certificate) -> set[str]:
     """Return the host names and addresses that a certificate is for."""
     entries = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
     return {str(entry.value) for entry in entries}
+
+
+def key_store(
+    name: str, password: bytes, identity: Identity, authorities: Iterable[x509.Certificate]
+) -> bytes:
+    """Return a PKCS #12 file (RFC 7292) with an identity and the CAs that it trusts."""
+    encryption = serialization.BestAvailableEncryption(password)
+    return pkcs12.serialize_key_and_certificates(
+        name.encode(), identity.key, identity.certificate, authorities, encryption
+    )
+
+
+def is_key_store_of(
+    content: bytes,
+    password: bytes,
+    identity: Identity,
+    authorities: Iterable[x509.Certificate],
+) -> bool:
+    """Tell whether ``key_store`` would make an equal file, salts aside."""
+    try:
+        _, certificate, others = pkcs12.load_key_and_certificates(content, password)
+    except ValueError:
+        return False
+    return certificate == identity.certificate and set(others) == set(authorities)
+
+
+def problems_of_own(
+    certificate: Path, key: Path, hostnames: Iterable[str], now: datetime | None = None
+) -> list[str]:
+    """Return what keeps browsers or us from using a certificate that a site brings itself.
+
+    The file holds the server's certificate first, then each issuer of the one before it; the
+    root may be left out (RFC 8446, 4.4.2).
+    """
+    try:
+        chain = x509.load_pem_x509_certificates(certificate.read_bytes())
+    except ValueError:
+        return ["is no PEM certificate"]
+    try:
+        private = serialization.load_pem_private_key(key.read_bytes(), password=None)
+    except (ValueError, TypeError):
+        return [f"has in {key.name} no PEM key without a password"]
+    leaf = chain[0]
+    problems = []
+    if private.public_key() != leaf.public_key():
+        problems.append(f"does not belong to the key in {key.name}")
+    for position, (issued, issuer) in enumerate(itertools.pairwise(chain), start=2):
+        try:
+            issued.verify_directly_issued_by(issuer)
+        except (ValueError, TypeError, InvalidSignature):
+            problems.append(f"is out of order: certificate {position} did not issue the one before")
+    problems += _not_valid(chain, now or datetime.now(UTC))
+    try:
+        covered = names(leaf)
+    except x509.ExtensionNotFound:
+        covered = set()
+    if missing := [name for name in hostnames if not _covers(covered, name)]:
+        problems.append(f"is not for {', '.join(missing)}, which SOC_HOSTNAMES names")
+    return problems
+
+
+def _not_valid(chain: Iterable[x509.Certificate], now: datetime) -> Iterator[str]:
+    for certificate in chain:
+        subject = certificate.subject.rfc4514_string()
+        if now > certificate.not_valid_after_utc:
+            yield f"holds {subject}, which expired on {certificate.not_valid_after_utc:%Y-%m-%d}"
+        elif now < certificate.not_valid_before_utc:
+            yield (
+                f"holds {subject}, which is not valid before "
+                f"{certificate.not_valid_before_utc:%Y-%m-%d %H:%M} UTC"
+            )
+
+
+def _covers(covered: set[str], name: str) -> bool:
+    """Tell whether a name or its wildcard is covered (RFC 9525, 6.3)."""
+    wildcard = "*." + name.partition(".")[2]
+    return not {name.lower(), wildcard.lower()}.isdisjoint(entry.lower() for entry in covered)

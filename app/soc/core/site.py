@@ -13,32 +13,46 @@ import json
 import os
 import re
 import secrets
+import shutil
 import socket
 import string
 import sys
+import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
 
 from cryptography import x509
+from cryptography.fernet import Fernet
 
 from soc import environment
 from soc.core import broker, pki
+from soc.core.identity import database_user
 from soc.queues import BY_NAME, QUEUES, STREAMS
 
 CONTAINER_UID = 999
 """Every container runs as this id: the public MariaDB and RabbitMQ images give it to theirs."""
 
 DATABASE = "soc"
-DATABASE_OWNER = "soc_owner"
-DATABASE_USER = "soc_app"
 CATCHER_LIFETIME = timedelta(days=20)
 """Short, so that a first look shows a certificate that expires soon, and the mail about it."""
+
+OLD_SECRET_KEY_LIFETIME = timedelta(days=1)
+"""Longer than any session lasts."""
 
 APP_SERVICES = ("migrate", "web", *(queue.service for queue in QUEUES), "beat")
 SERVERS = ("mariadb", "rabbitmq")
 SERVICES = (*SERVERS, *APP_SERVICES, "flower", "catcher")
+WEB_SERVERS = ("web", "flower")
+"""What browsers talk to: a site may bring certificates of its own for them."""
+
+OWN_CERTIFICATE, OWN_KEY = "own-cert.pem", "own-key.pem"
+_LOOPBACK = ("localhost", "127.0.0.1", "::1")
+
+SEALERS = ("web", "migrate", "worker-ldap-probe")
+"""Who writes or reads stored credentials, and so has the keys that they are sealed with."""
+
 PUBLISHERS = tuple(stream.publisher for stream in STREAMS.values())
 """Who sends to the stack from outside: each has a certificate of the site and no container."""
 
@@ -47,10 +61,11 @@ SAMPLER = BY_NAME["shared"].service
 
 _DENIED = ("change", "password", "secret", "admin", "guest", "default", "example", "12345")
 _SECRETS = {
-    "mariadb": ("root_password", "owner_password", "app_password"),
+    "mariadb": ("root_password",),
     "flower": ("secret_key", "password", "monitor_password"),
     "migrate": ("secret_key", "admin_password"),
     **{service: ("secret_key",) for service in APP_SERVICES if service != "migrate"},
+    **dict.fromkeys(PUBLISHERS, ("password",)),
 }
 
 
@@ -111,29 +126,34 @@ def create(site: Site, stack: str, overrides: Mapping[str, str]) -> bool:
     if site.env_file.exists():
         return False
     example = (site.root / "example.env").read_text(encoding="utf-8")
-    _write(site.env_file, env_text(example, new_values(site.name, stack, overrides)))
+    write(site.env_file, env_text(example, new_values(site.name, stack, overrides)))
     return True
 
 
 def render(site: Site) -> list[str]:
     """Create what is missing in the site's folder and bring derived files up to date.
 
-    Returns the services whose certificate was replaced: they must be started again to serve it.
+    Returns the services whose certificate was replaced.
     """
     renewed = []
     values = site.values()
     site.folder.mkdir(mode=0o700, exist_ok=True)
+    _forget_old_secret_key(site)
     authority = _authority(site)
+    trusted = _trusted(site)
     for service in (*SERVICES, *PUBLISHERS):
         folder = site.folder / service
         folder.mkdir(mode=0o755, exist_ok=True)
         for name in _SECRETS.get(service, ()):
             if not (folder / name).exists():
-                _write(folder / name, new_secret())
+                write(folder / name, new_secret())
+        update(folder / "ca.pem", trusted)
         if _certify(folder, service, authority, values) and service in SERVICES:
             renewed.append(service)
+    _render_sealing_keys(site)
     _render_database(site)
     _render_broker(site)
+    _render_key_stores(site)
     return renewed
 
 
@@ -151,9 +171,26 @@ def problems(site: Site, stack: str, *, ports: bool) -> list[str]:
     if values.get("SOC_STACK", stack) != stack:
         found.append(f"SOC_STACK is {values['SOC_STACK']}, but this is the {stack} stack")
     found += _weak_secrets(site)
+    if not found:
+        found += _own_certificates(site, values)
     if ports and not found:
         found += _taken_ports(values)
     return found
+
+
+def _own_certificates(site: Site, values: Mapping[str, str]) -> Iterator[str]:
+    """Check the certificates that a site brings for its web pages and for Flower."""
+    hostnames = [
+        name for name in environment.split(values["SOC_HOSTNAMES"]) if name not in _LOOPBACK
+    ]
+    for service in WEB_SERVERS:
+        paths = [site.folder / service / name for name in (OWN_CERTIFICATE, OWN_KEY)]
+        present = [path for path in paths if path.exists()]
+        if len(present) == 1:
+            (other,) = set(paths) - set(present)
+            yield f"{present[0]} is there but {other.name} is not: put both there or none"
+        elif present:
+            yield from (f"{paths[0]} {wrong}" for wrong in pki.problems_of_own(*paths, hostnames))
 
 
 def _weak_secrets(site: Site) -> Iterator[str]:
@@ -173,14 +210,29 @@ def _authority(site: Site) -> pki.Identity:
     if not key.exists():
         folder.mkdir(mode=0o700, exist_ok=True)
         authority = pki.create_authority(site.name)
-        _write(certificate, authority.certificate_pem)
-        _write(key, authority.key_pem)
+        write(certificate, authority.certificate_pem)
+        write(key, authority.key_pem)
     return pki.Identity.load(certificate, key)
+
+
+def _trusted(site: Site) -> bytes:
+    """Return the CAs that the services trust: while a rotation runs, also the next or the old."""
+    paths = (site.folder / "ca" / name for name in ("ca.pem", "next.pem", "old.pem"))
+    return b"".join(path.read_bytes() for path in paths if path.exists())
+
+
+def _forget_old_secret_key(site: Site) -> None:
+    path = site.folder / "web" / "secret_key_old"
+    if (
+        path.exists()
+        and time.time() - path.stat().st_mtime > OLD_SECRET_KEY_LIFETIME.total_seconds()
+    ):
+        path.unlink()
 
 
 def _hostnames(service: str, values: Mapping[str, str]) -> list[str]:
     names = [service, "localhost", "127.0.0.1"]
-    if service in ("web", "flower"):
+    if service in WEB_SERVERS:
         names += environment.split(values["SOC_HOSTNAMES"])
     return list(dict.fromkeys(names))
 
@@ -190,7 +242,6 @@ def _certify(
 ) -> bool:
     """Give a service a certificate unless it has a good one; return whether it replaces one."""
     hostnames = _hostnames(service, values)
-    _update(folder / "ca.pem", authority.certificate_pem)
     path = folder / "cert.pem"
     replaces = path.exists()
     if replaces:
@@ -199,53 +250,81 @@ def _certify(
             return False
     lifetime = CATCHER_LIFETIME if service == "catcher" else pki.SERVICE_LIFETIME
     identity = pki.issue(authority, service, hostnames, lifetime)
-    _write(folder / "key.pem", identity.key_pem)
-    _write(path, identity.certificate_pem)
+    write(folder / "key.pem", identity.key_pem)
+    write(path, identity.certificate_pem)
     return replaces
 
 
+def _render_sealing_keys(site: Site) -> None:
+    first = site.folder / SEALERS[0] / "sealing_keys"
+    if not first.exists():
+        write(first, Fernet.generate_key() + b"\n")
+    for service in SEALERS[1:]:
+        update(site.folder / service / "sealing_keys", first.read_bytes())
+
+
 def _render_database(site: Site) -> None:
-    """Write the first-start SQL of the server and the option file of each client."""
-    server = site.folder / "mariadb"
-    app_password = (server / "app_password").read_text(encoding="utf-8")
-    first_start = server / "initdb"
-    first_start.mkdir(mode=0o755, exist_ok=True)
-    _write(
-        first_start / "users.sql",
-        f"ALTER USER '{DATABASE_OWNER}'@'%' REQUIRE SSL;\n"
-        f"CREATE USER '{DATABASE_USER}'@'%' IDENTIFIED BY '{app_password}' REQUIRE SSL;\n"
-        f"GRANT SELECT, INSERT, UPDATE, DELETE ON {DATABASE}.* TO '{DATABASE_USER}'@'%';\n",
-    )
+    """Write the SQL that the server runs whenever it starts: who may log in.
+
+    What each may do with which table, ``migrate`` grants when there are tables.
+    """
+    statements = []
     for service in APP_SERVICES:
-        owner = service == "migrate"
-        password = (server / ("owner_password" if owner else "app_password")).read_text()
-        user = DATABASE_OWNER if owner else DATABASE_USER
-        _write(
-            site.folder / service / "database.cnf",
-            f"[client]\nuser={user}\npassword={password}\n"
-            "ssl-ca=/run/site/ca.pem\nssl-verify-server-cert=1\n",
-        )
+        user = f"'{database_user(service)}'@'%'"
+        # ALTER for a server that knows the user already.
+        for verb in ("CREATE USER IF NOT EXISTS", "ALTER USER"):
+            statements.append(f"{verb} {user} IDENTIFIED BY '' REQUIRE SUBJECT '/CN={service}';")
+    owner = f"'{database_user('migrate')}'@'%'"
+    statements.append(f"GRANT ALL ON {DATABASE}.* TO {owner} WITH GRANT OPTION;")
+    statements.append("DROP USER IF EXISTS 'soc_owner'@'%', 'soc_app'@'%';")
+    update(site.folder / "mariadb" / "users.sql", "\n".join([*statements, ""]).encode())
+    _forget_database_passwords(site)
+
+
+def _forget_database_passwords(site: Site) -> None:
+    """Delete what sites had before services logged in by certificate."""
+    server = site.folder / "mariadb"
+    shutil.rmtree(server / "initdb", ignore_errors=True)
+    for path in (server / "owner_password", server / "app_password"):
+        path.unlink(missing_ok=True)
+    for service in APP_SERVICES:
+        (site.folder / service / "database.cnf").unlink(missing_ok=True)
 
 
 def _render_broker(site: Site) -> None:
     path = site.folder / "rabbitmq" / "definitions.json"
-    password = (site.folder / "flower" / "monitor_password").read_text(encoding="utf-8")
-    _write(site.folder / SAMPLER / "monitor_password", password)
-    # The hash is salted: keeping it keeps the file equal while nothing has changed.
-    kept = _kept_hash(path, password)
-    text = json.dumps(broker.definitions(kept or broker.password_hash(password)), indent=1)
-    _update(path, text.encode())
+    passwords = {
+        broker.MONITOR_USER: (site.folder / "flower" / "monitor_password").read_text(),
+        **{name: (site.folder / name / "password").read_text() for name in PUBLISHERS},
+    }
+    update(site.folder / SAMPLER / "monitor_password", passwords[broker.MONITOR_USER].encode())
+    # A hash is salted: keeping it keeps the file equal while nothing has changed.
+    present = json.loads(path.read_text(encoding="utf-8"))["users"] if path.exists() else []
+    kept = {user["name"]: user["password_hash"] for user in present if user["password_hash"]}
+    hashes = {
+        user: kept[user]
+        if user in kept and broker.is_hash_of(kept[user], password)
+        else broker.password_hash(password)
+        for user, password in passwords.items()
+    }
+    update(path, json.dumps(broker.definitions(hashes), indent=1).encode())
 
 
-def _kept_hash(path: Path, password: str) -> str:
-    if not path.exists():
-        return ""
-    users = json.loads(path.read_text(encoding="utf-8"))["users"]
-    present = next((u["password_hash"] for u in users if u["name"] == broker.MONITOR_USER), "")
-    return present if broker.is_hash_of(present, password) else ""
+def _render_key_stores(site: Site) -> None:
+    """Write each publisher's certificate as Java reads it, PKCS #12 under its password."""
+    for publisher in PUBLISHERS:
+        folder = site.folder / publisher
+        password = (folder / "password").read_bytes()
+        identity = pki.Identity.load(folder / "cert.pem", folder / "key.pem")
+        authorities = x509.load_pem_x509_certificates((folder / "ca.pem").read_bytes())
+        path = folder / f"{publisher}.p12"
+        if not path.exists() or not pki.is_key_store_of(
+            path.read_bytes(), password, identity, authorities
+        ):
+            write(path, pki.key_store(publisher, password, identity, authorities))
 
 
-def _write(path: Path, content: str | bytes) -> None:
+def write(path: Path, content: str | bytes) -> None:
     """Write a file that only its owner may read, whole or not at all."""
     draft = path.with_name(path.name + ".new")
     draft.touch(mode=0o600)
@@ -253,10 +332,10 @@ def _write(path: Path, content: str | bytes) -> None:
     draft.replace(path)
 
 
-def _update(path: Path, content: bytes) -> None:
+def update(path: Path, content: bytes) -> None:
     """Write a file if its content differs."""
     if not path.exists() or path.read_bytes() != content:
-        _write(path, content)
+        write(path, content)
 
 
 def _taken_ports(values: Mapping[str, str]) -> Iterator[str]:
@@ -276,7 +355,7 @@ def _taken_ports(values: Mapping[str, str]) -> Iterator[str]:
                 )
 
 
-def _hand_over(site: Site) -> None:
+def hand_over(site: Site) -> None:
     """Give each service's files to the id that the containers run as, the rest to the caller."""
     caller = site.root.stat()
     for path in (site.env_file, site.folder, *site.folder.rglob("*")):
@@ -309,7 +388,7 @@ def main(arguments: list[str] | None = None) -> int:
         return 1
     finally:
         if options.stack == "containers" and site.env_file.exists():
-            _hand_over(site)
+            hand_over(site)
     return 0
 
 

@@ -2,13 +2,14 @@
 
 import logging
 
-from soc.celery import app
+from soc.celery import Task, app
 from soc.core import housekeeping, queues
 
 logger = logging.getLogger(__name__)
 
 
-@app.task
+# The broker may have learnt a new password of which this worker has not heard yet.
+@app.task(autoretry_for=(*Task.autoretry_for, OSError), max_retries=2)
 def sample_queues() -> None:
     """Record depth and consumers of every queue."""
     queues.sample(app)

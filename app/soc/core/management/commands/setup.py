@@ -5,6 +5,8 @@ from typing import Any
 from django.apps import apps
 from django.core.management import BaseCommand, call_command
 
+from soc.core import grants
+
 
 class Command(BaseCommand):
     """Migrate, let each application create what a new site starts with, and check."""
@@ -14,6 +16,7 @@ class Command(BaseCommand):
     def handle(self, *args: Any, **options: Any) -> None:
         """Run the steps in order; an application takes part with a ``set_up`` of its config."""
         call_command("migrate", interactive=False, verbosity=1)
+        grants.apply()
         for config in apps.get_app_configs():
             if hasattr(config, "set_up"):
                 config.set_up()
