@@ -17,6 +17,16 @@ from soc.core import pki
 from soc.queues import QUORUM, TASK_EXCHANGE
 
 PROBE = "beat-probe"
+ANY_KEY_OF_BEAT = {
+    "user": "beat",
+    "vhost": "/",
+    "exchange": TASK_EXCHANGE,
+    "write": ".*",
+    "read": ".*",
+}
+"""A topic permission: beat's own allows the keys of the product's queues only."""
+
+THE_SITES_DEFINITIONS = ("import_definitions", "/run/site/definitions.json")
 """The queue, its routing key, its consumer's user, and how the schedules' names start."""
 
 TASK = "soc.ssl_certs.tasks.scan_endpoint"
@@ -117,6 +127,7 @@ class Beats:
         definitions = {
             "users": [{"name": PROBE, "password_hash": "", "tags": []}],
             "permissions": [permission | {"read": f"^{PROBE}$"}],
+            "topic_permissions": [ANY_KEY_OF_BEAT],
             "queues": [queue | {"arguments": QUORUM}],
             "bindings": [binding],
         }
@@ -161,7 +172,7 @@ class Beats:
         self.forget_schedules()
         run("docker", "rm", "--force", self._consumer, check=False)
         self.scale(1)
-        for command in (("delete_queue", PROBE), ("delete_user", PROBE)):
+        for command in (("delete_queue", PROBE), ("delete_user", PROBE), THE_SITES_DEFINITIONS):
             self.stack.exec("rabbitmq", "rabbitmqctl", "-q", *command, check=False)
 
     def scale(self, count: int) -> None:

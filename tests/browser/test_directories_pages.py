@@ -63,7 +63,7 @@ def test_the_list_leads_to_a_server_and_its_phases(
     signed_in.get_by_role("link", name="Slow 1").click()
     expect(signed_in.locator("#servers tbody tr")).to_have_count(1)
     signed_in.get_by_role("link", name="dc2.pages.internal:636").click()
-    expect(signed_in.locator("#state")).to_have_text("dc2.pages.internal:636: slow")
+    expect(signed_in.locator("#state")).to_have_text("dc2.pages.internal:636: Slow")
     expect(signed_in.locator(".multiples svg")).to_have_count(5)
     signed_in.get_by_role("link", name="3 hours").press("Enter")
     expect(signed_in.locator("#span-3")).to_have_attribute("aria-current", "true")

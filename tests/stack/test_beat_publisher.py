@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from beats import ANY_KEY_OF_BEAT, THE_SITES_DEFINITIONS
 from harness import Stack, run
 from soc.queues import TASK_EXCHANGE
 
@@ -75,6 +76,7 @@ def full_queue(stack: Stack) -> Iterator[None]:
             {"source": TASK_EXCHANGE, "vhost": "/", "destination": FULL,
              "destination_type": "queue", "routing_key": FULL, "arguments": {}},
         ],
+        "topic_permissions": [ANY_KEY_OF_BEAT],
     }  # fmt: skip
     stack.exec(
         "rabbitmq", "sh", "-c",
@@ -82,7 +84,8 @@ def full_queue(stack: Stack) -> Iterator[None]:
         stdin=json.dumps(definitions),
     )  # fmt: skip
     yield
-    stack.exec("rabbitmq", "rabbitmqctl", "-q", "delete_queue", FULL)
+    for command in (("delete_queue", FULL), THE_SITES_DEFINITIONS):
+        stack.exec("rabbitmq", "rabbitmqctl", "-q", *command)
 
 
 def as_beat(stack: Stack, code: str) -> Any:

@@ -240,7 +240,8 @@ except Exception as error:
 """,
     )
     assert "RAISED" in answer
-    assert "NO_ROUTE" in answer
+    # No service may use a key that no queue is bound to.
+    assert "ACCESS_REFUSED" in answer
 
 
 DATABASE = """
