@@ -6,7 +6,7 @@ BENCH ?= tasks
 PYTHON ?= python3
 
 .DEFAULT_GOAL := help
-.PHONY: help up down logs status site passwords certs rotate mail test lint lock bench audit sbom
+.PHONY: help up down logs status site passwords certs rotate mail test drill lint lock bench audit sbom
 
 ##@ Run (SITE=name picks a site; else the one started last, or local)
 help: ## This help
@@ -32,10 +32,16 @@ $(VENV)/ready: app/requirements.txt tests/requirements.txt
 	@echo "== installing what the tests need into $(VENV)"
 	@$(PYTHON) -m venv $(VENV)
 	@$(VENV)/bin/pip install -q --disable-pip-version-check --require-hashes -r app/requirements.txt -r tests/requirements.txt
+	@# Compiled, so not everywhere: without it the tests of directory probes are skipped.
+	-@$(VENV)/bin/pip install -q --disable-pip-version-check --require-hashes -r docker/app/build-requirements.txt \
+	    && $(VENV)/bin/pip install -q --disable-pip-version-check --no-build-isolation --require-hashes -r tests/ldap-requirements.txt
 	@touch $@
 
 test: lint ## Run every test that this machine can run; REQUIRE=all makes a missing part an error
 	@$(VENV)/bin/pytest --numprocesses auto $(TESTS)
+
+drill: $(VENV)/ready ## Break a running site for minutes, and count what was lost: events, rotation, directories
+	@$(VENV)/bin/pytest -m drill $(TESTS)
 
 lint: $(VENV)/ready ## Check the style of the code, type hints included
 	@$(VENV)/bin/ruff check app tests docker

@@ -269,9 +269,9 @@ def test_two_thousand_open_alerts_are_a_page_like_any_other(enter: Enter, shoot:
 def test_help_and_search_have_keys_which_can_be_turned_off(enter: Enter) -> None:
     page = enter("/alerts/?site=looks")
     page.keyboard.press("/")
-    expect(page.get_by_label("Search")).to_be_focused()
+    expect(page.get_by_role("searchbox")).to_be_focused()
     page.keyboard.type("?jx")
-    expect(page.get_by_label("Search")).to_have_value("?jx")
+    expect(page.get_by_role("searchbox")).to_have_value("?jx")
     page.keyboard.press("Escape")
     page.keyboard.press("?")
     dialog = page.get_by_role("dialog", name="Keys")

@@ -13,6 +13,8 @@ from playwright.sync_api import Page, expect
 
 from harness import Stack, wait_until_equal
 
+pytestmark = pytest.mark.drill
+
 Shoot = Callable[[Page, str], None]
 
 PATIENCE = 60_000

@@ -329,12 +329,14 @@ def is_connected(port: int) -> bool:
     return any(line[1].endswith(f":{port:04X}") and line[3] == "01" for line in sockets)
 
 
+@pytest.mark.drill
 def test_the_worker_probes_real_servers_with_a_stored_credential(watched: Watched) -> None:
     expected = dict.fromkeys((watched.steady.tls, watched.troubled.tls), "ok")
     wait_until_equal("the first probes", watched.states, expected, 90)
     assert slapd.PASSWORD not in watched.stack.compose("logs", "worker-ldap-probe")
 
 
+@pytest.mark.drill
 def test_a_server_that_hangs_ends_as_a_timeout_and_the_worker_goes_on(watched: Watched) -> None:
     watched.troubled.pause()
     watched.probe_again()
@@ -347,6 +349,7 @@ def test_a_server_that_hangs_ends_as_a_timeout_and_the_worker_goes_on(watched: W
     wait_for("the mail", lambda: [m for m in stack.mail() if subject in m["Subject"]])
 
 
+@pytest.mark.drill
 def test_a_worker_that_is_killed_in_a_round_comes_back_and_goes_on(watched: Watched) -> None:
     watched.make_due()
     wait_for("a round that hangs", lambda: is_connected(watched.troubled.tls))

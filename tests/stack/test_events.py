@@ -71,6 +71,7 @@ def kill_the_worker(stack: Stack) -> None:
     run("docker", "start", stack.container("worker-events"))
 
 
+@pytest.mark.drill
 def test_nothing_is_lost_or_doubled_whatever_dies(
     stack: Stack, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -184,6 +185,7 @@ answer = list(unread.values("pk", "reason"))
     assert state(stack)["events"] == before["events"] + 1
 
 
+@pytest.mark.drill
 def test_it_flows_again_after_the_brokers_volume_is_deleted(stack: Stack) -> None:
     publishing = Publishing(stack, "--rate=20", "--events=600", "--only=heartbeat")
     before = state(stack)["events"]

@@ -22,6 +22,8 @@ from soc.core import pki
 from soc.core.site import SERVICES
 from soc.queues import TASK_QUEUES
 
+pytestmark = pytest.mark.drill
+
 LIFETIME = timedelta(seconds=30)
 SERVERS = ("mariadb", "rabbitmq")
 LISTENERS = {"web": 8443, "flower": 5555, "rabbitmq": 5671}

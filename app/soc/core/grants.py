@@ -13,7 +13,7 @@ from soc.core.identity import database_user
 from soc.core.site import APP_SERVICES, SAMPLER
 
 ROWS = ("SELECT", "INSERT", "UPDATE", "DELETE")
-BEAT = ("beat_", "django_celery_beat_", "core_heartbeat")
+BEAT = ("soc_beat_", "django_celery_beat_", "core_heartbeat")
 """The tables that beat works on; it reads no other."""
 
 PEOPLE = ("auth_", "django_content_type", "django_migrations")

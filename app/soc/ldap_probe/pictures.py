@@ -11,14 +11,15 @@ from soc.ldap_probe.probe import Phase
 PHASES = tuple(Phase)
 LABELS = {phase: phase.value.capitalize() for phase in PHASES} | {Phase.TLS: "TLS"}
 
-COLUMNS = 240
-"""Columns of a history; each shows the mean of the probes in its time."""
+MOST_COLUMNS, LEAST_COLUMNS = 240, 36
+COLUMN = timedelta(minutes=5)
+"""The time of a column of a history, or more; each shows the mean of the probes in its time."""
 
 WIDTH, HEIGHT = 1440, 200
 
 SPARK_WIDTH, SPARK_HEIGHT = 144, 28
 SPARK_BAR = 4
-LEAST_SCALE = 20.0
+LEAST_SCALE = 10.0
 """Milliseconds that fill a picture at least: what is fast must not look rugged."""
 
 Times = Mapping[Phase, float | None]
@@ -126,11 +127,12 @@ Probe = tuple[datetime, str, Times]
 def history(probes: Iterable[Probe], since: datetime, until: datetime) -> History:
     """Return the picture of probes between two moments."""
     columns: dict[int, _Column] = {}
-    width = (until - since) / COLUMNS
+    most = min(MOST_COLUMNS, max(LEAST_COLUMNS, (until - since) // COLUMN))
+    width = (until - since) / most
     count = answered = 0
     every: dict[Phase, list[float]] = {phase: [] for phase in PHASES}
     for at, outcome, times in probes:
-        position = min(COLUMNS - 1, max(0, (at - since) // width))
+        position = min(most - 1, max(0, (at - since) // width))
         column = columns.setdefault(position, _Column([]))
         count += 1
         if outcome not in ANSWERED:
@@ -141,6 +143,7 @@ def history(probes: Iterable[Probe], since: datetime, until: datetime) -> Histor
         for phase in PHASES:
             if (spent := times[phase]) is not None:
                 every[phase].append(spent)
+    draw = _Drawing(WIDTH / most)
     timed = {position: column for position, column in columns.items() if column.times}
     seen = [phase for phase in PHASES if every[phase]]
     means = {
@@ -152,20 +155,20 @@ def history(probes: Iterable[Probe], since: datetime, until: datetime) -> Histor
     highest = {phase: max(every[phase]) for phase in seen}
     return History(
         bands=[
-            Band(phase, _stacked(means, seen[:n], phase, top), usual[phase], highest[phase])
+            Band(phase, draw.stacked(means, seen[:n], phase, top), usual[phase], highest[phase])
             for n, phase in enumerate(seen)
         ],
         single=[
             Band(
                 phase,
-                _stacked(means, [], phase, max(spent[phase] for spent in means.values())),
+                draw.stacked(means, [], phase, max(spent[phase] for spent in means.values())),
                 usual[phase],
                 highest[phase],
             )
             for phase in seen
         ],
         failures=" ".join(
-            f"M{_x(position)} {HEIGHT - 24}h{_WIDE}v24h-{_WIDE}z"
+            draw.bar(position, HEIGHT, 24)
             for position, column in sorted(columns.items())
             if column.failures
         ),
@@ -175,24 +178,32 @@ def history(probes: Iterable[Probe], since: datetime, until: datetime) -> Histor
     )
 
 
-_STEP = WIDTH / COLUMNS
-_WIDE = f"{_STEP - 0.5:g}"
+@dataclass(frozen=True)
+class _Drawing:
+    """Bars side by side, each ``step`` wide with the gap to the next."""
 
+    step: float
 
-def _x(position: int) -> str:
-    return f"{position * _STEP:g}"
+    def bar(self, position: int, ground: float, height: float) -> str:
+        wide = f"{self.step * 0.9:g}"
+        return f"M{position * self.step:g} {ground:.1f}v-{height:.1f}h{wide}v{height:.1f}z"
 
-
-def _stacked(
-    means: Mapping[int, Mapping[Phase, float]], below: Sequence[Phase], phase: Phase, top: float
-) -> str:
-    scale = HEIGHT / max(top, LEAST_SCALE)
-    parts = []
-    for position, spent in sorted(means.items()):
-        ground = HEIGHT - scale * sum(spent[other] for other in below)
-        height = max(0.8, scale * spent[phase])
-        parts.append(f"M{_x(position)} {ground:.1f}v-{height:.1f}h{_WIDE}v{height:.1f}z")
-    return " ".join(parts)
+    def stacked(
+        self,
+        means: Mapping[int, Mapping[Phase, float]],
+        below: Sequence[Phase],
+        phase: Phase,
+        top: float,
+    ) -> str:
+        scale = HEIGHT / max(top, LEAST_SCALE)
+        return " ".join(
+            self.bar(
+                position,
+                HEIGHT - scale * sum(spent[other] for other in below),
+                max(0.8, scale * spent[phase]),
+            )
+            for position, spent in sorted(means.items())
+        )
 
 
 @dataclass(frozen=True)
