@@ -99,7 +99,9 @@ def test_a_lock_is_of_one_name_at_one_address(bob: User) -> None:
 
 
 def test_a_name_that_nobody_has_is_locked_as_any_other(bob: User) -> None:
-    assert lock("nobody").content == lock("bob").content
+    # The page says until when, and a minute may end between the two.
+    pages = [re.sub(r"\d", "", lock(name).content.decode()) for name in ("nobody", "bob")]
+    assert pages[0] == pages[1]
 
 
 def test_an_address_that_tries_many_names_is_locked(bob: User) -> None:
