@@ -69,7 +69,7 @@ def test_the_board_shows_queues_beat_and_certificates(signed_in: Page, shoot: Sh
     for queue in QUEUES:
         expect(signed_in.get_by_role("article", name=queue.name)).to_be_visible()
     beat = signed_in.get_by_role("region", name="Beat")
-    expect(beat.get_by_role("link", name="housekeeping")).to_be_visible()
+    expect(beat.get_by_role("link", name="sample the queues")).to_be_visible()
     certificates = signed_in.get_by_role("region", name="Certificates")
     expect(certificates.get_by_role("table")).to_be_visible()
     shoot(signed_in, "board")
