@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 from harness import Stack, run, wait_for
 from soc.core import pki
@@ -131,11 +132,7 @@ class Beats:
             "queues": [queue | {"arguments": QUORUM}],
             "bindings": [binding],
         }
-        self.stack.exec(
-            "rabbitmq", "sh", "-c",
-            "cat >/tmp/probe.json && rabbitmqctl -q import_definitions /tmp/probe.json",
-            stdin=json.dumps(definitions),
-        )  # fmt: skip
+        self._define(definitions)
         self._issue_identity()
         records = self.folder / "records"
         records.mkdir(exist_ok=True)
@@ -152,6 +149,17 @@ class Beats:
         )  # fmt: skip
         wait_for("the consumer", lambda: "consuming" in run("docker", "logs", self._consumer))
         self.scale(2)
+
+    def let_beat_use_any_key(self) -> None:
+        """Widen beat's rights again: the broker reads the site's definitions when it starts."""
+        self._define({"topic_permissions": [ANY_KEY_OF_BEAT]})
+
+    def _define(self, definitions: dict[str, Any]) -> None:
+        self.stack.exec(
+            "rabbitmq", "sh", "-c",
+            "cat >/tmp/probe.json && rabbitmqctl -q import_definitions /tmp/probe.json",
+            stdin=json.dumps(definitions),
+        )  # fmt: skip
 
     def _issue_identity(self) -> None:
         site = self.stack.folder / "env" / self.stack.site
