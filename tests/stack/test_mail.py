@@ -64,7 +64,7 @@ class Subscribers:
 
     def work(self, code: str) -> None:
         """Run code where tasks may be published."""
-        self.stack.python("worker-email", PRELUDE + code)
+        self.stack.python("worker-shared", PRELUDE + code)
 
     def tell(self, *letters: Letter) -> None:
         """Make a subscription for each, write its notices to it alone, and wake the worker."""
