@@ -112,7 +112,9 @@ for _ in range(4):
     assert stack.data(counts)[1] == failed
 
 
-@pytest.fixture(scope="module", params=["configured", "other"])
+@pytest.fixture(
+    scope="module", params=["configured", pytest.param("other", marks=pytest.mark.drill)]
+)
 def series(request: pytest.FixtureRequest, stack: Stack) -> Iterator[Stack]:
     """The running site, and one with the other series of RabbitMQ beside it."""
     if request.param == "configured":
