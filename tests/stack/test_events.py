@@ -162,6 +162,7 @@ print("TAKEN", taken)
 """Takes a message and hangs up on the broker, as a worker does that dies of it."""
 
 
+@pytest.mark.drill
 def test_a_message_that_kills_its_workers_is_kept_unread_and_can_be_replayed(stack: Stack) -> None:
     stack.compose("stop", "worker-events")
     assert stack.inspect("worker-events")["State"]["ExitCode"] == 0
