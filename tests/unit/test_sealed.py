@@ -49,14 +49,19 @@ class DirectoryForm(forms.ModelForm):
 
 
 @pytest.fixture
-def table(transactional_db: None) -> Iterator[None]:
+def table(django_db_setup: None, django_db_blocker: Any) -> Iterator[None]:
+    """The model's table, made outside of a transaction, as SQLite asks.
+
+    Not by ``transactional_db``, which takes at its end what the migrations wrote.
+    """
     apps.all_models["core"]["directory"] = _REGISTERED
     apps.clear_cache()
-    with connection.schema_editor() as editor:
-        editor.create_model(Directory)
-    yield
-    with connection.schema_editor() as editor:
-        editor.delete_model(Directory)
+    with django_db_blocker.unblock():
+        with connection.schema_editor() as editor:
+            editor.create_model(Directory)
+        yield
+        with connection.schema_editor() as editor:
+            editor.delete_model(Directory)
     del apps.all_models["core"]["directory"]
     apps.clear_cache()
 
