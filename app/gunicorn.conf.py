@@ -4,7 +4,7 @@ import os
 import ssl
 from pathlib import Path
 
-from soc.core.identity import TLS_CIPHERS
+from soc.core.identity import TLS_CIPHERS, server_certificate
 
 _identity = Path(os.environ["SOC_IDENTITY"])
 _shared_memory = Path("/dev/shm")  # noqa: S108 (gunicorn unlinks its file there at once)
@@ -27,11 +27,9 @@ def ssl_context(config: object, default: object) -> ssl.SSLContext:
 
     Gunicorn calls it, with two arguments, for each connection: what is renewed is served at once.
     """
-    brought = os.environ["SOC_STACK"] == "containers" and (_identity / "own-cert.pem").exists()
-    own = "own-" if brought else ""
     context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
     context.set_ciphers(TLS_CIPHERS)
-    context.load_cert_chain(_identity / f"{own}cert.pem", _identity / f"{own}key.pem")
+    context.load_cert_chain(*server_certificate(_identity))
     return context
 
 

@@ -91,6 +91,7 @@ class Variable:
     optional: bool = False
 
 
+_LOOPBACK = ("localhost", "127.0.0.1", "::1")
 LIMITED = ("MARIADB", "RABBITMQ", "WEB", "WORKER", "BEAT", "FLOWER")
 
 VARIABLES: tuple[Variable, ...] = (
@@ -149,6 +150,11 @@ def is_weak(value: str) -> bool:
 def split(value: str) -> list[str]:
     """Return the parts of a comma-separated value without blanks."""
     return [part.strip() for part in value.split(",") if part.strip()]
+
+
+def public_hostnames(values: Mapping[str, str]) -> list[str]:
+    """Return the names by which other machines know the site."""
+    return [name for name in split(values["SOC_HOSTNAMES"]) if name not in _LOOPBACK]
 
 
 def parse(text: str) -> tuple[dict[str, str], list[str]]:

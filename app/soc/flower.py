@@ -24,7 +24,7 @@ from tornado.web import HTTPError, RequestHandler, StaticFileHandler, authentica
 
 from soc import environment
 from soc.celery import app
-from soc.core.identity import TLS_CIPHERS, secret
+from soc.core.identity import TLS_CIPHERS, secret, server_certificate
 
 MAX_TASKS = 5_000
 """Tasks that Flower keeps in memory; its own limit of 100,000 costs hundreds of MB."""
@@ -125,11 +125,11 @@ def main() -> None:
         path = str(settings.IDENTITY / "password")
         raise environment.EnvironmentProblem(path, ["could be guessed; write a random one"])
     guard()
-    brought = "own-" if (settings.IDENTITY / "own-cert.pem").exists() else ""
+    certificate, key = server_certificate(settings.IDENTITY)
     # Tornado reads the files for each connection: what is renewed is served at once.
     urls.settings["ssl_options"] = {
-        "certfile": str(settings.IDENTITY / f"{brought}cert.pem"),
-        "keyfile": str(settings.IDENTITY / f"{brought}key.pem"),
+        "certfile": str(certificate),
+        "keyfile": str(key),
         "ciphers": TLS_CIPHERS,
     }
     if settings.EMBEDDED:

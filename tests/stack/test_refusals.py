@@ -178,6 +178,11 @@ def publish(body, **options):
             'publish(b"[[], {}, {}]", content_type="application/json", content_encoding="utf-8", '
             'headers={"task": "soc.core.tasks.forged", "id": "2"})',
         ),
+        (
+            "another worker's task",
+            'publish(b"[[], {}, {}]", content_type="application/json", content_encoding="utf-8", '
+            'headers={"task": "soc.ldap_probe.tasks.probe_due", "id": "3"})',
+        ),
     ],
 )
 def test_a_bad_message_is_parked_and_the_worker_lives(stack: Stack, what: str, code: str) -> None:

@@ -382,7 +382,7 @@ def test_an_import_is_found_in_any_spelling(code: str) -> None:
         ("access", {"core"}),
         ("notify", {"core"}),
         ("alerts", {"core", "notify"}),
-        ("ssl_certs", {"core", "notify", "alerts"}),
+        ("ssl_certs", {"access", "core", "notify", "alerts"}),
         ("ldap_probe", {"core", "notify", "alerts"}),
         ("events", {"core", "notify", "alerts"}),
         ("mail_collector", {"core", "notify", "alerts", "events"}),

@@ -259,6 +259,19 @@ def test_a_site_may_bring_its_own_certificate(brought: Callable[..., list[str]])
     assert brought(key=rsa.generate_private_key(65537, 2048)) == []
 
 
+def test_what_a_site_brings_is_shown_to_who_has_it_watched(
+    new_site: site.Site, brought: Callable[..., list[str]]
+) -> None:
+    brought()
+    site.render(new_site)
+    own = new_site.folder / "web" / site.OWN_CERTIFICATE
+    shown = new_site.folder / "migrate" / "web-own-cert.pem"
+    assert shown.read_bytes() == own.read_bytes()
+    own.unlink()
+    site.render(new_site)
+    assert not shown.exists()
+
+
 @pytest.mark.parametrize(
     ("options", "words"),
     [

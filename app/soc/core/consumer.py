@@ -9,6 +9,8 @@ from celery.worker import consumer, heartbeat
 from celery.worker.consumer import heart
 from kombu.message import Message
 
+from soc.queues import queue_of
+
 logger = logging.getLogger(__name__)
 
 EVENT_INTERVAL = 0.5
@@ -40,7 +42,7 @@ class Heart(heart.Heart):
 
 
 class Consumer(consumer.Consumer):
-    """Parks messages that cannot be read, and declares nothing.
+    """Parks messages that cannot be read or are for another worker, and declares nothing.
 
     Celery acknowledges an undecodable message, which loses it. The exchanges for delayed tasks
     are part of the broker's definitions: a worker has no right to declare them.
@@ -80,12 +82,25 @@ class Consumer(consumer.Consumer):
         handle = super().create_task_handler(*args, **kwargs)
 
         def handle_readable(message: Message) -> None:
-            if message.content_type == "application/json":
-                handle(message)
-            else:
+            if message.content_type != "application/json":
                 self._park(message, f"its content type is {message.content_type!r}, not JSON")
+            elif stranger := self._stranger(message):
+                self._park(message, f"it belongs to the queue {stranger}")
+            else:
+                handle(message)
 
         return handle_readable
+
+    def _stranger(self, message: Message) -> str:
+        """Return the queue of a task that is none of this worker's, or nothing.
+
+        Who may write to one queue must not have its worker do what only another is trusted with.
+        """
+        try:
+            queue = queue_of((message.headers or {}).get("task", ""))
+        except LookupError:
+            return ""
+        return "" if queue.name in self.app.amqp.queues.consume_from else queue.name
 
     def on_decode_error(self, message: Message, exc: Exception) -> None:
         """Send a message that is not valid JSON to the dead-letter queue."""

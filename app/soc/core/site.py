@@ -28,7 +28,7 @@ from cryptography.fernet import Fernet
 
 from soc import environment
 from soc.core import broker, pki
-from soc.core.identity import database_user
+from soc.core.identity import OWN_CERTIFICATE, OWN_KEY, database_user
 from soc.queues import BY_NAME, QUEUES, STREAMS
 
 CONTAINER_UID = 999
@@ -47,8 +47,6 @@ SERVICES = (*SERVERS, *APP_SERVICES, "flower", "catcher")
 WEB_SERVERS = ("web", "flower")
 """What browsers talk to: a site may bring certificates of its own for them."""
 
-OWN_CERTIFICATE, OWN_KEY = "own-cert.pem", "own-key.pem"
-_LOOPBACK = ("localhost", "127.0.0.1", "::1")
 
 SEALERS = ("web", "migrate", "worker-ldap-probe")
 """Who writes or reads stored credentials, and so has the keys that they are sealed with."""
@@ -153,6 +151,7 @@ def render(site: Site) -> list[str]:
     _render_database(site)
     _render_broker(site)
     _render_key_stores(site)
+    _show_own_certificates(site)
     return renewed
 
 
@@ -179,9 +178,7 @@ def problems(site: Site, stack: str, *, ports: bool) -> list[str]:
 
 def _own_certificates(site: Site, values: Mapping[str, str]) -> Iterator[str]:
     """Check the certificates that a site brings for its web pages and for Flower."""
-    hostnames = [
-        name for name in environment.split(values["SOC_HOSTNAMES"]) if name not in _LOOPBACK
-    ]
+    hostnames = environment.public_hostnames(values)
     for service in WEB_SERVERS:
         paths = [site.folder / service / name for name in (OWN_CERTIFICATE, OWN_KEY)]
         present = [path for path in paths if path.exists()]
@@ -306,6 +303,16 @@ def _render_broker(site: Site) -> None:
         for user, password in passwords.items()
     }
     update(path, json.dumps(broker.definitions(hashes), indent=1).encode())
+
+
+def _show_own_certificates(site: Site) -> None:
+    """Let ``migrate`` see what the web servers present: it has their endpoints watched."""
+    for service in WEB_SERVERS:
+        shown = site.folder / "migrate" / f"{service}-{OWN_CERTIFICATE}"
+        try:
+            update(shown, (site.folder / service / OWN_CERTIFICATE).read_bytes())
+        except FileNotFoundError:
+            shown.unlink(missing_ok=True)
 
 
 def _render_key_stores(site: Site) -> None:

@@ -1,15 +1,21 @@
 """The stack's own TLS endpoints: the first things that a new site watches."""
 
+from cryptography import x509
+from cryptography.hazmat.primitives.serialization import Encoding
 from django.conf import settings
 
+from soc import environment
+from soc.core.identity import OWN_CERTIFICATE
 from soc.ssl_certs.models import Authority, Endpoint, Group
 
 RENEWED_BY_HAND = "renewed by hand"
 """The group of endpoints of whose end people want to know a fixed number of days before."""
 
+NOTES = "Part of this stack; registered at its first start."
+
+_WEB_SERVERS = (("web", 8443), ("flower", 5555))
 _CONTAINERS = (
-    ("web", 8443, Endpoint.StartTls.NONE),
-    ("flower", 5555, Endpoint.StartTls.NONE),
+    *((host, port, Endpoint.StartTls.NONE) for host, port in _WEB_SERVERS),
     ("rabbitmq", 5671, Endpoint.StartTls.NONE),
     ("mariadb", 3306, Endpoint.StartTls.MYSQL),
 )
@@ -23,8 +29,14 @@ def register() -> None:
     authority, first = Authority.objects.update_or_create(
         name="site CA", defaults={"pem": (settings.IDENTITY / "ca.pem").read_text()}
     )
-    if not first:
-        return
+    if first:
+        _register_all(authority)
+    if not settings.EMBEDDED:
+        for host, port in _WEB_SERVERS:
+            _expect_what_it_presents(host, port, authority)
+
+
+def _register_all(authority: Authority) -> None:
     shares = dict.fromkeys(("critical_share", "error_share", "warning_share"), 100)
     group, _ = Group.objects.get_or_create(name=RENEWED_BY_HAND, defaults=shares)
     for host, port, starttls in _own():
@@ -36,7 +48,7 @@ def register() -> None:
                 "starttls": starttls,
                 "authority": authority,
                 "group": group,
-                "notes": "Part of this stack; registered at its first start.",
+                "notes": NOTES,
             },
         )
 
@@ -50,3 +62,29 @@ def _own() -> list[tuple[str, int, Endpoint.StartTls]]:
     if settings.SITE.get("COMPOSE_PROFILES") == "catcher":
         own.append((settings.SMTP_HOST, settings.SMTP_PORT, Endpoint.StartTls.SMTP))
     return own
+
+
+def _expect_what_it_presents(host: str, port: int, authority: Authority) -> None:
+    """Expect a certificate that the site brought for the name that browsers use, else ours.
+
+    The issuers that came with it vouch for it, or the system's if it came alone. An operator who
+    rewrote the notes of an endpoint has taken it over.
+    """
+    name, voucher = "", authority
+    brought = settings.IDENTITY / f"{host}-{OWN_CERTIFICATE}"
+    if brought.exists():
+        name = next(iter(environment.public_hostnames(settings.SITE)), "")
+        voucher = _issuers(host, brought.read_bytes())
+    same = Endpoint.objects.filter(host=host, port=port)
+    if not same.filter(server_name=name).exclude(notes=NOTES).exists():
+        same.filter(notes=NOTES).update(server_name=name, authority=voucher)
+
+
+def _issuers(service: str, brought: bytes) -> Authority | None:
+    _, *issuers = x509.load_pem_x509_certificates(brought)
+    if not issuers:
+        return None
+    pem = b"".join(issuer.public_bytes(Encoding.PEM) for issuer in issuers).decode()
+    return Authority.objects.update_or_create(
+        name=f"issuers of what {service} presents", defaults={"pem": pem}
+    )[0]

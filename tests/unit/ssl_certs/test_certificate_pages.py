@@ -8,6 +8,7 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
+from django.conf import settings
 from django.contrib.auth.models import Group as Role
 from django.contrib.auth.models import User
 from django.test import Client
@@ -242,6 +243,14 @@ def test_the_calendar_takes_a_token_in_the_address_or_the_header() -> None:
     assert client.get(CALENDAR, secure=True, **header).status_code == 200
     for refused in ("", "?token=soc_wrong", f"?token={useless}"):
         assert client.get(CALENDAR + refused, secure=True).status_code == 401
+
+
+def test_the_calendar_slows_down_who_guesses_tokens() -> None:
+    for _ in range(settings.AXES_FAILURE_LIMIT):
+        assert Client().get(f"{CALENDAR}?token=soc_wrong", secure=True).status_code == 401
+    answer = Client().get(f"{CALENDAR}?token=soc_wrong", secure=True)
+    assert answer.status_code == 429
+    assert int(answer["Retry-After"]) > 0
 
 
 # --- Pictures -----------------------------------------------------------------------------------
