@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from authorities import Authorities
 
-from harness import Stack, wait_for, wait_until_equal
+from harness import Stack, run, wait_for, wait_until_equal
 
 EXPECTED = {
     1: ("connect_refused", "unreachable", "nothing listens there"),
@@ -92,18 +92,28 @@ def test_a_failing_certificate_is_mailed_once(stack: Stack, peers: str, observed
     assert "expired" in mail["text"]
 
 
-def test_silent_peers_do_not_keep_a_worker(stack: Stack, peers: str, observed: object) -> None:
-    """A good endpoint waits behind more silent ones than the worker has processes."""
-    scans = f"""
+SCANS = """
 from soc.ssl_certs.models import Endpoint
-endpoints = [Endpoint.objects.get(host={peers!r}, port=port) for port in (4440, 4448)]
+endpoints = [Endpoint.objects.get(host={peer!r}, port=port) for port in (4440, 4448)]
 answer = [(e.scans, e.outcome) for e in endpoints]
 """
-    # Disabled: from here on nothing but this test has them scanned.
+
+
+@pytest.fixture
+def scans(stack: Stack, peers: str, observed: object) -> str:
+    """Code that tells how often the silent and the good endpoint were scanned.
+
+    They are disabled: from here on nothing but these tests has them scanned.
+    """
     stack.data(f"""
 from soc.ssl_certs.models import Endpoint
 answer = Endpoint.objects.filter(host={peers!r}, port__in=(4440, 4448)).update(enabled=False)
 """)
+    return SCANS.format(peer=peers)
+
+
+def test_silent_peers_do_not_keep_a_worker(stack: Stack, scans: str) -> None:
+    """A good endpoint waits behind more silent ones than the worker has processes."""
     (silent, _), (good, _) = stack.data(scans)
     stack.python(
         "worker-ssl-certs",
@@ -122,3 +132,27 @@ for endpoint in [endpoints[0]] * 5 + [endpoints[1]]:
     )
     wait_for("an empty queue", lambda: stack.queues()["ssl_certs"]["messages"] == 0)
     assert stack.health("worker-ssl-certs") == "healthy"
+
+
+def test_a_scan_whose_worker_is_killed_is_done_by_the_next(stack: Stack, scans: str) -> None:
+    (silent, _), (good, _) = stack.data(scans)
+    worker = "worker-ssl-certs"
+    stack.python(
+        worker,
+        scans
+        + """
+from soc.ssl_certs.tasks import scan_batch
+scan_batch.apply_async(([endpoint.pk for endpoint in endpoints],))
+""",
+    )
+    in_hand = f":{4440:04X} 01"
+    wait_for("the scan", lambda: in_hand in stack.exec(worker, "cat", "/proc/net/tcp"))
+    run("docker", "kill", "--signal=KILL", stack.container(worker))
+    assert stack.data(scans) == [[silent, "handshake_timeout"], [good, "valid"]]
+    run("docker", "start", stack.container(worker))
+    wait_until_equal(
+        "the scan",
+        lambda: stack.data(scans),
+        [[silent + 1, "handshake_timeout"], [good + 1, "valid"]],
+    )
+    wait_for("an empty queue", lambda: stack.queues()["ssl_certs"]["messages"] == 0)
