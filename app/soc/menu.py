@@ -155,3 +155,8 @@ def icon(request: HttpRequest) -> str:
 def script(request: HttpRequest) -> str:
     """Return the address of the script that settles how the theme's libraries work."""
     return static("admin.js")
+
+
+def style(request: HttpRequest) -> str:
+    """Return the address of what the theme has no class for."""
+    return static("admin.css")

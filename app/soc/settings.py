@@ -338,6 +338,7 @@ UNFOLD = {
     "SITE_URL": "/",
     "SITE_FAVICONS": [{"rel": "icon", "type": "image/svg+xml", "href": "soc.menu.icon"}],
     "SCRIPTS": ["soc.menu.script"],
+    "STYLES": ["soc.menu.style"],
     "SHOW_HISTORY": True,
     "ENVIRONMENT": "soc.menu.badge",
     "BORDER_RADIUS": "8px",

@@ -55,9 +55,7 @@ class ReadOnlyAdmin(ModelAdmin):
 def preformatted(text: str) -> SafeString:
     """Return a text for a page with its line breaks and blanks."""
     # What a template made counts as safe though it is no HTML: escape it in any case.
-    return format_html(
-        '<pre class="whitespace-pre-wrap break-all font-mono text-xs">{}</pre>', escape(text)
-    )
+    return format_html('<pre class="verbatim">{}</pre>', escape(text))
 
 
 # --- Schedules ----------------------------------------------------------------------------------
