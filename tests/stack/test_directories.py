@@ -304,7 +304,8 @@ def watched(
         for name in ("steady", "troubled")
     )
     stack.data(f"""
-from soc.ldap_probe.models import Authority, Credential, DirectoryServer
+from soc.ldap_probe.models import Credential, DirectoryServer
+from soc.ssl_certs.models import Authority
 authority = Authority.objects.create(
     name="test", pem={servers.authorities["good"].cert_pem.decode()!r})
 reader = Credential.objects.create(

@@ -15,7 +15,6 @@ from unfold.widgets import UnfoldAdminTextareaWidget
 from soc.core.admin import ReadOnlyAdmin
 from soc.ldap_probe.lists import TIMES, TONES
 from soc.ldap_probe.models import (
-    Authority,
     Credential,
     DirectoryServer,
     Limit,
@@ -127,14 +126,6 @@ class ProfileAdmin(ModelAdmin):
     search_fields = ("name",)
     inlines = (LimitInline,)
     fields = ("name", ("lag_warning", "lag_error", "lag_alert"))
-
-
-@admin.register(Authority)
-class AuthorityAdmin(ModelAdmin):
-    """Bundles of CA certificates that servers may be verified against."""
-
-    list_display = ("name",)
-    search_fields = ("name",)
 
 
 @admin.register(ProbeResult)

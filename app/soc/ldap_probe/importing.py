@@ -10,7 +10,8 @@ from typing import Any
 from django.core.exceptions import ValidationError
 from django.db import models, transaction
 
-from soc.ldap_probe.models import Authority, Credential, DirectoryServer, Profile
+from soc.ldap_probe.models import Credential, DirectoryServer, Profile
+from soc.ssl_certs.models import Authority
 
 COLUMNS = (
     *("host", "port", "security", "authority", "base", "filter", "credential", "profile"),

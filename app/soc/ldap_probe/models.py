@@ -1,10 +1,8 @@
 """Directory servers to watch, what they are asked with, and what their probes found."""
 
-import ssl
 import zlib
 from datetime import UTC, datetime
 
-from django.core.exceptions import ValidationError
 from django.core.validators import MaxValueValidator, MinValueValidator
 from django.db import models
 from django.urls import reverse
@@ -12,36 +10,11 @@ from django.utils import timezone
 
 from soc.core.models import Retention
 from soc.core.sealed import SealedField
-from soc.ldap_probe import probe, wire
+from soc.ldap_probe import probe
 from soc.ldap_probe.diagnostics import Outcome
+from soc.ssl_certs.models import Authority
 
 TOTAL = "total"
-
-
-def validate_bundle(pem: str) -> None:
-    """Check that a text holds PEM certificates.
-
-    Raises:
-        ValidationError: it does not.
-    """
-    try:
-        wire.context(pem)
-    except ssl.SSLError as error:
-        raise ValidationError("There is no certificate in PEM in it.") from error
-
-
-class Authority(models.Model):
-    """A named bundle of CA certificates that servers may be verified against."""
-
-    name = models.CharField(max_length=100, unique=True)
-    pem = models.TextField("PEM bundle", validators=[validate_bundle])
-
-    class Meta:
-        ordering = ("name",)
-        verbose_name_plural = "authorities"
-
-    def __str__(self) -> str:
-        return self.name
 
 
 class Credential(models.Model):

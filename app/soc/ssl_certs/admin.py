@@ -283,7 +283,7 @@ class ObservationAdmin(ReadOnlyAdmin):
 
 @admin.register(Authority)
 class AuthorityAdmin(ModelAdmin):
-    """Bundles of CA certificates that endpoints may be verified against."""
+    """Bundles of CA certificates that endpoints and directories are verified against."""
 
     list_display = ("name",)
     search_fields = ("name",)

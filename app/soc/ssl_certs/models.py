@@ -54,7 +54,7 @@ def validate_fingerprints(text: str) -> None:
 
 
 class Authority(models.Model):
-    """A named bundle of CA certificates that endpoints may be verified against."""
+    """A named bundle of CA certificates that endpoints and directories are verified against."""
 
     name = models.CharField(max_length=100, unique=True)
     pem = models.TextField("PEM bundle", validators=[validate_bundle])

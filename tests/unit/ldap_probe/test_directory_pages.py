@@ -219,9 +219,7 @@ def test_the_widest_span_of_a_history_is_read_in_one_query(browser: Client) -> N
 # --- The admin ----------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(
-    "model", ["directoryserver", "credential", "profile", "authority", "proberesult"]
-)
+@pytest.mark.parametrize("model", ["directoryserver", "credential", "profile", "proberesult"])
 def test_the_admin_lists_and_opens_everything(browser: Client, model: str) -> None:
     one = server("dc1", credential=credential(), profile=Profile.objects.get(name="standard"))
     ProbeResult.objects.create(server=one, outcome="ok")

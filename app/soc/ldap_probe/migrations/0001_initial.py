@@ -6,38 +6,14 @@ import django.utils.timezone
 from django.db import migrations, models
 
 import soc.core.sealed
-import soc.ldap_probe.models
 
 
 class Migration(migrations.Migration):
     initial = True
 
-    dependencies = []
+    dependencies = [("ssl_certs", "0001_initial")]
 
     operations = [
-        migrations.CreateModel(
-            name="Authority",
-            fields=[
-                (
-                    "id",
-                    models.BigAutoField(
-                        auto_created=True, primary_key=True, serialize=False, verbose_name="ID"
-                    ),
-                ),
-                ("name", models.CharField(max_length=100, unique=True)),
-                (
-                    "pem",
-                    models.TextField(
-                        validators=[soc.ldap_probe.models.validate_bundle],
-                        verbose_name="PEM bundle",
-                    ),
-                ),
-            ],
-            options={
-                "verbose_name_plural": "authorities",
-                "ordering": ("name",),
-            },
-        ),
         migrations.CreateModel(
             name="Credential",
             fields=[
@@ -242,7 +218,7 @@ class Migration(migrations.Migration):
                         help_text="The CA that must have issued its certificate; empty: the system's store.",
                         null=True,
                         on_delete=django.db.models.deletion.PROTECT,
-                        to="ldap_probe.authority",
+                        to="ssl_certs.authority",
                     ),
                 ),
                 (
