@@ -133,11 +133,13 @@ def other(look: Embedded) -> Embedded:
     return other
 
 
+def running(look: Embedded) -> set[str]:
+    return set(re.findall(r"^(\S+) +RUNNING", look.make("status"), flags=re.MULTILINE))
+
+
 def test_every_program_runs(look: Embedded) -> None:
-    status = look.make("status")
-    running = set(re.findall(r"^(\S+) +RUNNING", status, flags=re.MULTILINE))
-    assert running == PROGRAMS
-    assert f"{look.url}/" in status
+    assert running(look) == PROGRAMS
+    assert f"{look.url}/" in look.make("status")
 
 
 def test_signing_in_over_https(look: Embedded) -> None:
@@ -325,6 +327,17 @@ def test_a_newcomer_names_no_site(look: Embedded) -> None:
     finally:
         run("make", "down", "STACK=embedded", cwd=look.folder)
     assert look.processes() == before
+
+
+@pytest.mark.drill
+def test_a_rotation_replaces_every_secret_and_starts_every_program_again(look: Embedded) -> None:
+    secrets = look.folder / "env" / look.site
+    replaced = [secrets / name for name in ("ca/ca.pem", "web/cert.pem", "flower/password")]
+    before = [path.read_bytes() for path in replaced]
+    look.make("rotate")
+    assert all(path.read_bytes() != old for path, old in zip(replaced, before, strict=True))
+    assert running(look) == PROGRAMS
+    assert look.flower("/")[0] == 200
 
 
 def test_stopping_leaves_nothing_behind(look: Embedded) -> None:
