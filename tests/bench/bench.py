@@ -3,12 +3,14 @@
 import os
 import shutil
 import signal
+import statistics
 import sys
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import NoReturn
 
-from harness import REPOSITORY, Stack, copy_tree, has_engine
+from harness import REPOSITORY, Browser, Stack, copy_tree, has_engine
 from soc.core import pki
 
 TESTS = REPOSITORY / "tests"
@@ -16,6 +18,23 @@ TESTS = REPOSITORY / "tests"
 
 def say(text: str) -> None:
     print(f"== {text}", flush=True)
+
+
+def page_times(browser: Browser, path: str, until: Callable[[], object]) -> list[float]:
+    """Open a page again and again, and return the milliseconds that it took each time."""
+    times = []
+    while not until():
+        start = time.monotonic()
+        status, _, _ = browser.open(path)
+        assert status == 200
+        times.append(1000 * (time.monotonic() - start))
+        time.sleep(0.05)
+    return times
+
+
+def p95(times: list[float]) -> float:
+    """Return the time that nineteen of twenty do not exceed."""
+    return statistics.quantiles(times, n=20)[-1]
 
 
 class Bench:

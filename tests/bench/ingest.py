@@ -9,13 +9,13 @@ import re
 import shutil
 import statistics
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import pika
 
-from bench import Bench, say
+from bench import Bench, p95, page_times, say
 from harness import run, wait_for
 
 QUICK = bool(os.environ.get("QUICK"))
@@ -157,15 +157,8 @@ def measure_backlog(results: Results) -> None:
     browser = STACK.browser()
     browser.sign_in(STACK.secret("migrate", "admin_password"))
 
-    def look(until: object) -> list[float]:
-        times = []
-        while not until():
-            start = time.monotonic()
-            status, _, _ = browser.open("/board/live/")
-            assert status == 200
-            times.append(1000 * (time.monotonic() - start))
-            time.sleep(0.05)
-        return times
+    def look(until: Callable[[], object]) -> list[float]:
+        return page_times(browser, "/board/live/", until)
 
     with working("ours", 1):
         publish("--hurry", f"--events={BACKLOG}")
@@ -177,14 +170,13 @@ def measure_backlog(results: Results) -> None:
         wait_until_stored(BACKLOG)
         speed = rate()
     sizes = [size for count, size in memory() if count > BACKLOG / 10]
-    p95 = {name: statistics.quantiles(t, n=20)[-1] for name, t in (("q", quiet), ("d", drained))}
     say(f"a backlog of {BACKLOG}: {speed:.0f} events/s, {sizes[0]:.0f} to {max(sizes):.0f} MiB")
-    say(f"board, p95: {p95['q']:.0f} ms before, {p95['d']:.0f} ms meanwhile")
+    say(f"board, p95: {p95(quiet):.0f} ms before, {p95(drained):.0f} ms meanwhile")
     results["backlog_rate events/s"] = [speed]
     results["backlog_memory_early MiB"] = [sizes[0]]
     results["backlog_memory_peak MiB"] = [max(sizes)]
-    results["web_p95_quiet ms"] = [p95["q"]]
-    results["web_p95_draining ms"] = [p95["d"]]
+    results["web_p95_quiet ms"] = [p95(quiet)]
+    results["web_p95_draining ms"] = [p95(drained)]
 
 
 def memory() -> list[tuple[int, float]]:

@@ -14,7 +14,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import pki
-from bench import TESTS, Bench, say
+from bench import TESTS, Bench, p95, page_times, say
 from harness import run, wait_for
 from soc import environment
 
@@ -28,6 +28,11 @@ SHELLS = 50
 
 PATIENCE = 10
 """Seconds that the shell loop gives a peer: ours gives 5 to connect and 5 for TLS."""
+
+HOSTS = 10
+"""Names of the peers: each of their ports is that many endpoints of the fleet."""
+
+FLEET_SECONDS = 60 if QUICK else 150
 
 NMAP_PATIENCE = 30 if QUICK else 120
 """Seconds that nmap gives a script."""
@@ -114,7 +119,8 @@ def start_peers() -> str:
     image = environment.parse(STACK.env_file.read_text())[0]["APP_IMAGE"]
     run(
         "docker", "run", "--detach", "--name", PEERS, f"--network={STACK.project}_egress",
-        "--network-alias=peers", f"--volume={TESTS / 'bench'}:/bench:ro",
+        *(f"--network-alias={name}" for name in ("peers", *fleet())),
+        f"--volume={TESTS / 'bench'}:/bench:ro",
         f"--volume={FOLDER}:/certificates:ro", "--ulimit=nofile=8192", image,
         "python3", "/bench/probes_inside.py", "serve", "/certificates", str(SERVERS),
     )  # fmt: skip
@@ -122,6 +128,11 @@ def start_peers() -> str:
     time.sleep(3)
     networks = json.loads(run("docker", "inspect", PEERS))[0]["NetworkSettings"]["Networks"]
     return next(iter(networks.values()))["IPAddress"]
+
+
+def fleet() -> list[str]:
+    """Return the names under which the peers are found, to be many endpoints."""
+    return [f"peers-{number}" for number in range(HOSTS)]
 
 
 def inside(*command: str) -> list[str]:
@@ -226,7 +237,7 @@ def measure(name: str, plan: Plan) -> None:
     """Measure the three on one plan and print the figures."""
     write(plan)
     address = start_peers()
-    inside("register", "peers", "/certificates")
+    inside("register", "/certificates", "peers")
     STACK.compose("up", "--detach", "--wait", "--no-deps", "--force-recreate", WORKER)
     rounds = [ours(plan) for _ in range(ROUNDS)]
     mine = sorted(rounds, key=lambda cost: cost.seconds)[len(rounds) // 2]
@@ -252,12 +263,47 @@ def measure(name: str, plan: Plan) -> None:
     )
 
 
+def measure_fleet() -> None:
+    """Have everything fall due at once on the whole stack: do the others notice?"""
+    write(healthy())
+    start_peers()
+    inside("register", "/certificates", *fleet())
+    STACK.make("up")
+    browser = STACK.browser()
+    browser.sign_in(STACK.secret("migrate", "admin_password"))
+
+    def look(path: str, seconds: float) -> list[float]:
+        end = time.monotonic() + seconds
+        return page_times(browser, path, lambda: time.monotonic() > end)
+
+    count = HOSTS * ENDPOINTS
+    before = look("/board/live/", 15)
+    inside("due")
+    pages = {"board": [], "certificates": []}
+    waiting = []
+    end = time.monotonic() + FLEET_SECONDS
+    while time.monotonic() < end:
+        pages["board"] += look("/board/live/", 4)
+        pages["certificates"] += look("/certificates/", 4)
+        waiting.append(STACK.queues()["ssl_certs"]["messages"])
+    told = json.loads(inside("fleet")[-1])
+    say(f"fleet: {told['scanned']} of {count} scanned in {FLEET_SECONDS} s")
+    worse = p95(pages["board"]) / p95(before)
+    print(f"figure probes_fleet_board_p95_busy_over_quiet {worse:.2f} x")
+    for name, times in {"board_quiet": before, **pages}.items():
+        print(f"figure probes_fleet_{name}_p95 {p95(times):.0f} ms")
+    print(f"figure probes_fleet_messages_at_most {max(waiting)} messages")
+    print(f"figure probes_fleet_beat_lag_at_most {told['lag']:.3f} s")
+    print(f"figure probes_fleet_scanned {told['scanned'] / FLEET_SECONDS:.1f} endpoints/s")
+
+
 def main() -> None:
     if absent := [tool for tool in TOOLS if shutil.which(tool) is None]:
         sys.exit(f"!! this benchmark compares with {' and '.join(absent)}: install them")
     with BENCH.site(lambda: run("docker", "rm", "--force", PEERS, check=False)):
         measure("healthy", healthy())
         measure("mixed", mixed())
+        measure_fleet()
 
 
 if __name__ == "__main__":

@@ -1,9 +1,11 @@
 """The part of the benchmark of probes that runs in containers of the app image.
 
-python3 probes_inside.py serve FOLDER PORTS | register HOST FOLDER | tick COUNT | verdicts
+python3 probes_inside.py serve FOLDER PORTS | register FOLDER HOST… | tick COUNT | verdicts |
+    due | fleet
 """
 
 import asyncio
+import itertools
 import json
 import os
 import ssl
@@ -59,8 +61,8 @@ def setup() -> None:
     django.setup()
 
 
-def register(host: str, folder: Path) -> None:
-    """Watch every port of the plan, and have nothing due."""
+def register(folder: Path, hosts: list[str]) -> None:
+    """Watch every port of the plan at each host, and have nothing due."""
     setup()
     from django.utils import timezone
 
@@ -74,7 +76,7 @@ def register(host: str, folder: Path) -> None:
     Endpoint.objects.all().delete()
     Endpoint.objects.bulk_create(
         Endpoint(host=host, port=port, server_name=name, authority=authority, next_scan_at=later)
-        for port, name in plan["names"].items()
+        for host, (port, name) in itertools.product(hosts, plan["names"].items())
     )
 
 
@@ -110,13 +112,41 @@ def verdicts() -> None:
     print(json.dumps(dict(found)))
 
 
+def due() -> None:
+    """Have every endpoint due, and forget how late beat was before."""
+    setup()
+    from django.utils import timezone
+
+    from soc.beat.models import LagSample
+    from soc.ssl_certs.models import Endpoint
+
+    LagSample.objects.all().delete()
+    Endpoint.objects.update(next_scan_at=timezone.now())
+
+
+def fleet() -> None:
+    """Print how many endpoints were scanned, and how late beat was at most."""
+    setup()
+    from django.db.models import Max
+
+    from soc.beat.models import LagSample
+    from soc.ssl_certs.models import Endpoint
+
+    scanned = Endpoint.objects.filter(scans__gt=0).count()
+    print(json.dumps({"scanned": scanned, **LagSample.objects.aggregate(lag=Max("lag"))}))
+
+
 if __name__ == "__main__":
     match sys.argv[1:]:
         case ["serve", folder, processes]:
             serve_in_processes(Path(folder), int(processes))
-        case ["register", host, folder]:
-            register(host, Path(folder))
+        case ["register", folder, *hosts]:
+            register(Path(folder), hosts)
         case ["tick", count]:
             tick(int(count))
         case ["verdicts"]:
             verdicts()
+        case ["due"]:
+            due()
+        case ["fleet"]:
+            fleet()
