@@ -17,10 +17,10 @@ from typing import Any
 
 import celery
 import django
+import stock
 from celery import signals
 
 RECORDS = Path("/records")
-IDENTITY = Path("/identity")
 BATCH = 500
 
 
@@ -142,22 +142,9 @@ def work_bare() -> None:
 # --- A task and a row each ----------------------------------------------------------------------
 
 
-def stock() -> celery.Celery:
-    """Celery as it comes: what is set only says how to reach the site's broker."""
-    app = celery.Celery(
-        "stock",
-        broker="amqps://bench@rabbitmq:5671//",
-        broker_login_method="EXTERNAL",
-        # The broker has the exchange for replies already, and has it durable.
-        control_queue_durable=True,
-        broker_use_ssl={
-            "ca_certs": str(IDENTITY / "ca.pem"),
-            "certfile": str(IDENTITY / "cert.pem"),
-            "keyfile": str(IDENTITY / "key.pem"),
-            "cert_reqs": ssl.CERT_REQUIRED,
-            "server_hostname": None,
-        },
-    )
+def storing() -> celery.Celery:
+    """Return a stock application with a task that stores an event."""
+    app = stock.app()
 
     @app.task(name="store")
     def store(document: dict[str, Any]) -> None:
@@ -187,7 +174,7 @@ def stock() -> celery.Celery:
 def work_task() -> None:
     """Run a stock worker whose tasks store an event each."""
     django.setup()
-    app = stock()
+    app = storing()
 
     def note(**_: object) -> None:
         global _begun_at
@@ -201,7 +188,7 @@ def work_task() -> None:
 
 def publish(count: int) -> None:
     """Publish a task per event."""
-    store = stock().tasks["store"]
+    store = storing().tasks["store"]
     for number in range(count):
         text = f"Turn {number} of robot-{number % 14}"
         store.delay(

@@ -4,7 +4,6 @@ python3 tasks_inside.py publish|work stock|ours|ours_prefetch_4 [COUNT SECONDS]
 """
 
 import os
-import ssl
 import sys
 import time
 from dataclasses import replace
@@ -13,29 +12,13 @@ from pathlib import Path
 from typing import Any
 
 import celery
+import stock
 from celery import signals
 
 from soc import queues
 
 RECORDS = Path("/records")
-IDENTITY = Path("/identity")
 QUEUE = queues.BY_NAME["ssl_certs"]
-
-
-def stock() -> celery.Celery:
-    """Celery as it comes: what is set only says how to reach a broker that insists on TLS."""
-    return celery.Celery(
-        "stock",
-        broker="amqps://bench@rabbitmq:5671//",
-        broker_login_method="EXTERNAL",
-        broker_use_ssl={
-            "ca_certs": str(IDENTITY / "ca.pem"),
-            "certfile": str(IDENTITY / "cert.pem"),
-            "keyfile": str(IDENTITY / "key.pem"),
-            "cert_reqs": ssl.CERT_REQUIRED,
-            "server_hostname": None,
-        },
-    )
 
 
 def ours() -> celery.Celery:
@@ -98,7 +81,7 @@ def _note_cpu(signal: signals.Signal, **_: object) -> None:
 
 if __name__ == "__main__":
     action, variant, *numbers = sys.argv[1:]
-    app = stock() if variant == "stock" else ours()
+    app = stock.app() if variant == "stock" else ours()
     if action == "publish":
         publish(app, int(numbers[0]), float(numbers[1]))
     else:
