@@ -15,6 +15,7 @@ def app() -> celery.Celery:
         broker_login_method="EXTERNAL",
         # The broker has the exchange for replies already, and has it durable.
         control_queue_durable=True,
+        control_queue_exclusive=False,
         broker_use_ssl={
             "ca_certs": f"{IDENTITY}/ca.pem",
             "certfile": f"{IDENTITY}/cert.pem",

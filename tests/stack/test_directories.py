@@ -19,6 +19,7 @@ from soc.core.severity import Severity
 from soc.ldap_probe import replication, speed
 from soc.ldap_probe.models import DirectoryServer, Limit
 from soc.ldap_probe.probe import Security, Target, probe
+from soc.ssl_certs import probe as certificates
 
 PLAIN, STARTTLS, LDAPS = Security.PLAIN, Security.STARTTLS, Security.LDAPS
 SUFFIX = slapd.SUFFIX
@@ -204,6 +205,19 @@ def test_every_kind_of_trouble_has_the_verdict_that_ldapsearch_bears_out(
         head = f"{'case':<32} {'expected':<40} {'observed':<40} {'ldapsearch':>9}  differs because"
         print("\n" + "\n".join([head, *lines]))
     assert wrong == []
+
+
+@pytest.mark.parametrize("server", ["good", "expired", "elsewhere"])
+def test_the_certificate_tracker_reads_the_same_over_starttls(
+    servers: Servers, server: str
+) -> None:
+    host, plain, tls = servers.where[server]
+    targets = {
+        "StartTLS": certificates.Target(host, plain, starttls=certificates.StartTls.LDAP),
+        "ldaps": certificates.Target(host, tls),
+    }
+    found = dict(certificates.collect_many(targets))
+    assert found["StartTLS"].chain == found["ldaps"].chain != ()
 
 
 # --- Replication --------------------------------------------------------------------------------
