@@ -93,12 +93,15 @@ class Bench:
     def add_a_stock_user(self, name: str) -> None:
         """Make a user of the broker who may do all, with a certificate for a server ``name``.
 
-        Stock settings declare queues and use the default exchange: no service of ours may.
+        Stock settings declare queues and exchanges, some that we have otherwise: no service of
+        ours may, and they get a virtual host of their own.
         """
-        self.stack.exec(
-            "rabbitmq", "rabbitmqctl", "-q", "add_user", "bench", "unused-without-PLAIN"
-        )
-        self.stack.exec("rabbitmq", "rabbitmqctl", "-q", "set_permissions", "bench", *[".*"] * 3)
+        for command in (
+            ("add_vhost", "bench"),
+            ("add_user", "bench", "unused-without-PLAIN"),
+            ("set_permissions", "-p", "bench", "bench", ".*", ".*", ".*"),
+        ):
+            self.stack.exec("rabbitmq", "rabbitmqctl", "-q", *command)
         site = self.stack.folder / "env" / self.stack.site
         authority = pki.Identity.load(site / "ca" / "ca.pem", site / "ca" / "ca.key")
         identity = pki.issue(authority, "bench", [name])

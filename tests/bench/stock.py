@@ -11,11 +11,8 @@ def app() -> celery.Celery:
     """Return an application of which is set only how to reach the site's broker."""
     return celery.Celery(
         "stock",
-        broker="amqps://bench@rabbitmq:5671//",
+        broker="amqps://bench@rabbitmq:5671/bench",
         broker_login_method="EXTERNAL",
-        # The broker has the exchange for replies already, and has it durable.
-        control_queue_durable=True,
-        control_queue_exclusive=False,
         broker_use_ssl={
             "ca_certs": f"{IDENTITY}/ca.pem",
             "certfile": f"{IDENTITY}/cert.pem",
