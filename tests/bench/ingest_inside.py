@@ -183,7 +183,7 @@ def work_task() -> None:
     signals.worker_ready.connect(note)
     signals.worker_shutting_down.connect(end)
     begin()
-    app.worker_main(["worker", "--concurrency=2", "--loglevel=INFO"])
+    app.worker_main(["worker", "--concurrency=2", "--loglevel=INFO", "--without-gossip"])
 
 
 def publish(count: int) -> None:
