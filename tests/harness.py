@@ -248,10 +248,10 @@ class Stack(Site):
         key = printed.strip().splitlines()[-1]
         wait_for(task, lambda: '"SUCCESS"' in self.flower(f"/api/task/info/{key}")[1])
 
-    def queues(self) -> dict[str, dict[str, int]]:
+    def queues(self, virtual_host: str = "/") -> dict[str, dict[str, int]]:
         """What the broker itself says of its queues."""
         listed = self.exec(
-            "rabbitmq", "rabbitmqctl", "-q", "--formatter=json",
+            "rabbitmq", "rabbitmqctl", "-q", "--formatter=json", "--vhost", virtual_host,
             "list_queues", "name", "messages", "consumers",
         )  # fmt: skip
         return {queue["name"]: queue for queue in json.loads(listed)}

@@ -175,6 +175,9 @@ def work_task() -> None:
     """Run a stock worker whose tasks store an event each."""
     django.setup()
     app = storing()
+    with app.connection_for_write() as link:
+        # Our models come with our settings, which keep Celery from declaring it.
+        link.default_channel.exchange_declare("celeryev", "topic", durable=True, auto_delete=False)
 
     def note(**_: object) -> None:
         global _begun_at
@@ -183,7 +186,7 @@ def work_task() -> None:
     signals.worker_ready.connect(note)
     signals.worker_shutting_down.connect(end)
     begin()
-    app.worker_main(["worker", "--concurrency=2", "--loglevel=INFO", "--without-gossip"])
+    app.worker_main(["worker", "--concurrency=2", "--loglevel=INFO"])
 
 
 def publish(count: int) -> None:
