@@ -138,7 +138,7 @@ def fleet() -> list[str]:
 def inside(*command: str) -> list[str]:
     mount = f"--volume={FOLDER}:/certificates:ro"
     program = ("python3", "/bench/probes_inside.py", *command)
-    return BENCH.inside("worker-shared", *program, options=("--rm", mount)).splitlines()
+    return BENCH.inside(WORKER, *program, options=("--rm", mount)).splitlines()
 
 
 # --- The three ----------------------------------------------------------------------------------
