@@ -35,8 +35,8 @@ def first_of_each(servers: Iterable[DirectoryServer], now: datetime) -> dict[int
     """Return the server that goes first with each credential, by the credential's key."""
     chosen: dict[int, DirectoryServer] = {}
     # A server that refused it lately says less about the credential than one that took it, or was
-    # not asked.
-    for server in sorted(servers, key=lambda server: server.bind_refused_at is not None):
+    # not asked; and the others would wait for one that hangs.
+    for server in sorted(servers, key=lambda s: (s.bind_refused_at is not None, s.failures > 0)):
         if server.credential_id and may_try(server, now):
             chosen.setdefault(server.credential_id, server)
     return chosen

@@ -205,6 +205,18 @@ def test_one_server_that_refuses_costs_the_others_nothing(directory: Directory) 
     assert firing() == {"reader": ("credential", Severity.WARNING)}
 
 
+def test_who_failed_does_not_go_first(directory: Directory) -> None:
+    """The others of its credential would wait for it."""
+    reader = credential()
+    ill, well = (server(name, credential=reader) for name in ("dc1", "dc2"))
+    now = timezone.now()
+    assert credentials.first_of_each([ill, well], now)[reader.pk] == ill
+    directory.says["dc1"] = HANGS
+    another_round()
+    found = [reloaded(one) for one in (ill, well)]
+    assert credentials.first_of_each(found, now)[reader.pk] == well
+
+
 def test_a_credential_that_cannot_be_opened_is_a_credential_problem(
     directory: Directory, settings: Any, tmp_path: Any
 ) -> None:
