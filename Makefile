@@ -40,7 +40,7 @@ $(VENV)/ready: app/requirements.txt tests/requirements.txt
 test: lint ## Run every test that this machine can run; REQUIRE=all makes a missing part an error
 	@$(VENV)/bin/pytest --numprocesses auto $(TESTS)
 
-drill: $(VENV)/ready ## Break a running site for minutes, and count what was lost: events, rotation, directories
+drill: $(VENV)/ready ## Break a running site for minutes, and count what was lost: events, mail, rotation
 	@$(VENV)/bin/pytest -m drill $(TESTS)
 
 lint: $(VENV)/ready ## Check the style of the code, type hints included

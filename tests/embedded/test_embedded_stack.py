@@ -279,6 +279,7 @@ def test_a_misspelt_site_does_not_come_into_being(look: Embedded) -> None:
     assert not misspelt.env_file.exists()
 
 
+@pytest.mark.drill
 def test_two_sites_run_side_by_side(look: Embedded, other: Embedded) -> None:
     before = look.processes()
     other.make("up")

@@ -356,6 +356,7 @@ def test_a_mail_whose_relay_dies_before_it_replies_comes_once(
     wait_until_equal("the copy", lambda: relay.message_ids(recipient), once)
 
 
+@pytest.mark.drill
 @pytest.mark.parametrize(
     ("fault", "doubled"),
     [(kill_the_worker, 1), (restart_the_broker, 0), (restart_the_database, 1)],

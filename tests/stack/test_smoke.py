@@ -171,8 +171,14 @@ def test_flower_asks_for_its_password(stack: Stack, path: str) -> None:
 def test_flower_sees_every_worker_and_the_broker(stack: Stack) -> None:
     workers = json.loads(stack.flower("/api/workers?refresh=1")[1])
     assert {name.split("@")[0] for name in workers} == {queue.name for queue in QUEUES}
-    lengths = json.loads(stack.flower("/api/queues/length")[1])["active_queues"]
-    assert {queue["name"] for queue in lengths} >= {queue.name for queue in TASK_QUEUES}
+
+    def queues() -> set[str]:
+        # Who does not answer within a second has no queues for Flower until it asks again.
+        stack.flower("/api/workers?refresh=1")
+        lengths = json.loads(stack.flower("/api/queues/length")[1])["active_queues"]
+        return {queue["name"] for queue in lengths}
+
+    wait_for("every queue", lambda: queues() >= {queue.name for queue in TASK_QUEUES})
 
 
 def test_three_email_workers_send_each_mail_once(stack: Stack) -> None:
