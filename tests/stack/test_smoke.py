@@ -72,7 +72,8 @@ User.objects.create(username="reporter").groups.add(Group.objects.get(name="Repo
 answer = None
 """)
     create = ("python3", "manage.py", "token", "create", "smoke", "--user", "reporter")
-    token = stack.exec("web", *create).strip().splitlines()[-1]
+    # What it prints beside the secret is an error stream's, which comes before or after.
+    (token,) = re.findall(r"^soc_\S+$", stack.exec("web", *create), flags=re.MULTILINE)
     observed_at = dt.datetime.now(dt.UTC).isoformat()
     request = urllib.request.Request(
         f"{stack.url}/api/v1/conditions",
