@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -10,7 +12,19 @@ from django.contrib.auth.models import User
 from django.test import Client
 from django.utils import timezone
 
+from harness import REPOSITORY
 from mailing import Clock, Outage
+from soc.core import site
+
+
+@pytest.fixture
+def new_site(tmp_path: Path) -> site.Site:
+    """A site of containers, as `make site` leaves it."""
+    shutil.copy(REPOSITORY / "env" / "example.env", tmp_path)
+    made = site.Site("local", tmp_path)
+    site.create(made, "containers", {})
+    site.render(made)
+    return made
 
 
 @pytest.fixture

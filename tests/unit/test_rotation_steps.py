@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -19,29 +18,22 @@ REPOSITORY = Path(__file__).resolve().parents[2]
 STEPS: list[Callable[[site.Site], None]] = [
     rotation.begin,
     rotation.switch,
-    lambda made: rotation.end(made, keep_authority=False),
+    lambda new_site: rotation.end(new_site, keep_authority=False),
 ]
 
 
-@pytest.fixture
-def made(tmp_path: Path) -> site.Site:
-    shutil.copy(REPOSITORY / "env" / "example.env", tmp_path)
-    new = site.Site("local", tmp_path)
-    site.create(new, "containers", {})
-    site.render(new)
-    return new
-
-
-def secrets(made: site.Site) -> dict[str, str]:
+def secrets(new_site: site.Site) -> dict[str, str]:
     return {
-        f"{service}/{name}": (made.folder / service / name).read_text()
+        f"{service}/{name}": (new_site.folder / service / name).read_text()
         for service, names in site._SECRETS.items()
         for name in names
     }
 
 
-def trusts(made: site.Site, client: str, certificate: bytes, server: str) -> bool:
-    authorities = x509.load_pem_x509_certificates((made.folder / client / "ca.pem").read_bytes())
+def trusts(new_site: site.Site, client: str, certificate: bytes, server: str) -> bool:
+    authorities = x509.load_pem_x509_certificates(
+        (new_site.folder / client / "ca.pem").read_bytes()
+    )
     verifier = PolicyBuilder().store(Store(authorities)).build_server_verifier(x509.DNSName(server))
     try:
         verifier.verify(x509.load_pem_x509_certificate(certificate), [])
@@ -50,105 +42,105 @@ def trusts(made: site.Site, client: str, certificate: bytes, server: str) -> boo
     return True
 
 
-def served(made: site.Site) -> bytes:
-    return (made.folder / "rabbitmq" / "cert.pem").read_bytes()
+def served(new_site: site.Site) -> bytes:
+    return (new_site.folder / "rabbitmq" / "cert.pem").read_bytes()
 
 
-def sealing_keys(made: site.Site, service: str = "web") -> list[str]:
-    return (made.folder / service / "sealing_keys").read_text().split()
+def sealing_keys(new_site: site.Site, service: str = "web") -> list[str]:
+    return (new_site.folder / service / "sealing_keys").read_text().split()
 
 
-def rotate(made: site.Site) -> None:
+def rotate(new_site: site.Site) -> None:
     for step in STEPS:
-        step(made)
+        step(new_site)
 
 
-def test_a_server_that_is_one_step_behind_is_trusted_and_trusts(made: site.Site) -> None:
-    before = served(made)
+def test_a_server_that_is_one_step_behind_is_trusted_and_trusts(new_site: site.Site) -> None:
+    before = served(new_site)
     for step in STEPS[:2]:
-        step(made)
+        step(new_site)
         # A server loads its files a moment after they were written.
-        assert trusts(made, "beat", before, "rabbitmq")
-        assert trusts(made, "beat", served(made), "rabbitmq")
-        before = served(made)
+        assert trusts(new_site, "beat", before, "rabbitmq")
+        assert trusts(new_site, "beat", served(new_site), "rabbitmq")
+        before = served(new_site)
 
 
-def test_after_it_the_old_ca_is_trusted_no_more(made: site.Site) -> None:
-    before = served(made)
-    rotate(made)
-    assert not trusts(made, "beat", before, "rabbitmq")
-    assert trusts(made, "beat", served(made), "rabbitmq")
-    assert sorted(p.name for p in (made.folder / "ca").iterdir()) == ["ca.key", "ca.pem"]
+def test_after_it_the_old_ca_is_trusted_no_more(new_site: site.Site) -> None:
+    before = served(new_site)
+    rotate(new_site)
+    assert not trusts(new_site, "beat", before, "rabbitmq")
+    assert trusts(new_site, "beat", served(new_site), "rabbitmq")
+    assert sorted(p.name for p in (new_site.folder / "ca").iterdir()) == ["ca.key", "ca.pem"]
 
 
-def test_the_old_ca_stays_trusted_if_senders_outside_need_time(made: site.Site) -> None:
-    before = served(made)
-    rotation.begin(made)
-    rotation.switch(made)
-    rotation.end(made, keep_authority=True)
-    site.render(made)
-    assert trusts(made, "beat", before, "rabbitmq")
-    rotation.end(made, keep_authority=False)
-    assert not trusts(made, "beat", before, "rabbitmq")
+def test_the_old_ca_stays_trusted_if_senders_outside_need_time(new_site: site.Site) -> None:
+    before = served(new_site)
+    rotation.begin(new_site)
+    rotation.switch(new_site)
+    rotation.end(new_site, keep_authority=True)
+    site.render(new_site)
+    assert trusts(new_site, "beat", before, "rabbitmq")
+    rotation.end(new_site, keep_authority=False)
+    assert not trusts(new_site, "beat", before, "rabbitmq")
 
 
-def test_every_secret_is_new_but_the_password_that_a_person_chose(made: site.Site) -> None:
-    before = secrets(made)
-    rotate(made)
-    kept = {name for name, value in secrets(made).items() if value == before[name]}
+def test_every_secret_is_new_but_the_password_that_a_person_chose(new_site: site.Site) -> None:
+    before = secrets(new_site)
+    rotate(new_site)
+    kept = {name for name, value in secrets(new_site).items() if value == before[name]}
     assert kept == {"migrate/admin_password"}
-    assert site.problems(made, "containers", ports=False) == []
+    assert site.problems(new_site, "containers", ports=False) == []
 
 
-def test_a_key_opens_everywhere_before_it_seals_anywhere(made: site.Site) -> None:
-    (old,) = sealing_keys(made)
+def test_a_key_opens_everywhere_before_it_seals_anywhere(new_site: site.Site) -> None:
+    (old,) = sealing_keys(new_site)
     token = Fernet(old).encrypt(b"credential")
-    rotation.begin(made)
-    first, second = sealing_keys(made)
+    rotation.begin(new_site)
+    first, second = sealing_keys(new_site)
     assert first == old
-    rotation.switch(made)
-    assert sealing_keys(made) == [second, old]
+    rotation.switch(new_site)
+    assert sealing_keys(new_site) == [second, old]
     for service in site.SEALERS:
-        keys = MultiFernet([Fernet(key) for key in sealing_keys(made, service)])
+        keys = MultiFernet([Fernet(key) for key in sealing_keys(new_site, service)])
         assert keys.decrypt(token) == b"credential"
-    rotation.end(made, keep_authority=False)
-    assert {tuple(sealing_keys(made, service)) for service in site.SEALERS} == {(second,)}
+    rotation.end(new_site, keep_authority=False)
+    assert {tuple(sealing_keys(new_site, service)) for service in site.SEALERS} == {(second,)}
 
 
-def test_what_was_signed_before_stays_valid_for_a_day(made: site.Site) -> None:
-    before = secrets(made)["web/secret_key"]
-    rotate(made)
-    old = made.folder / "web" / "secret_key_old"
+def test_what_was_signed_before_stays_valid_for_a_day(new_site: site.Site) -> None:
+    before = secrets(new_site)["web/secret_key"]
+    rotate(new_site)
+    old = new_site.folder / "web" / "secret_key_old"
     assert old.read_text() == before
     yesterday = time.time() - site.OLD_SECRET_KEY_LIFETIME.total_seconds() - 1
     os.utime(old, (yesterday, yesterday))
-    site.render(made)
+    site.render(new_site)
     assert not old.exists()
 
 
 @pytest.mark.parametrize("steps", [1, 2])
-def test_a_rotation_that_broke_off_is_finished_by_the_next(made: site.Site, steps: int) -> None:
-    before = secrets(made)
-    token = Fernet(sealing_keys(made)[0]).encrypt(b"credential")
+def test_a_rotation_that_broke_off_is_finished_by_the_next(new_site: site.Site, steps: int) -> None:
+    before = secrets(new_site)
+    token = Fernet(sealing_keys(new_site)[0]).encrypt(b"credential")
     for step in STEPS[:steps]:
-        step(made)
-    site.render(made)
+        step(new_site)
+    site.render(new_site)
     for step in STEPS[:2]:
-        step(made)
-    keys = MultiFernet([Fernet(key) for key in sealing_keys(made)])
+        step(new_site)
+    keys = MultiFernet([Fernet(key) for key in sealing_keys(new_site)])
     assert keys.decrypt(token) == b"credential"
-    STEPS[2](made)
-    assert len(sealing_keys(made)) == 1
-    changed = {name for name, value in secrets(made).items() if value != before[name]}
+    STEPS[2](new_site)
+    assert len(sealing_keys(new_site)) == 1
+    changed = {name for name, value in secrets(new_site).items() if value != before[name]}
     assert changed == set(before) - {"migrate/admin_password"}
-    assert trusts(made, "web", served(made), "rabbitmq")
+    assert trusts(new_site, "web", served(new_site), "rabbitmq")
 
 
-def test_a_step_can_be_run_by_its_name(made: site.Site) -> None:
-    arguments = ["local", "--root", str(made.root), "--stack", "embedded"]
+def test_a_step_can_be_run_by_its_name(new_site: site.Site) -> None:
+    arguments = ["local", "--root", str(new_site.root), "--stack", "embedded"]
     for step in ("begin", "switch", "end"):
         assert rotation.main([step, *arguments]) == 0
-    assert len(sealing_keys(made)) == 1
+    assert len(sealing_keys(new_site)) == 1
 
 
 def test_a_site_that_is_not_there_is_told(tmp_path: Path) -> None:

@@ -20,15 +20,6 @@ from soc.core import broker, pki, site
 REPOSITORY = Path(__file__).resolve().parents[2]
 
 
-@pytest.fixture
-def new_site(tmp_path: Path) -> site.Site:
-    shutil.copy(REPOSITORY / "env" / "example.env", tmp_path)
-    made = site.Site("local", tmp_path)
-    site.create(made, "containers", {})
-    site.render(made)
-    return made
-
-
 def certificate(path: Path) -> x509.Certificate:
     return x509.load_pem_x509_certificate(path.read_bytes())
 
