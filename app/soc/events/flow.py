@@ -47,6 +47,13 @@ class Flow:
             return timedelta()
         return max(timedelta(), self.at - max(heard, self.since))
 
+    def together(self, heard: datetime, others: datetime) -> datetime:
+        """Return when somebody fell silent: with ``others`` if it was within ``patience``.
+
+        So what explains a silence is told first, and not a minute after what it explains.
+        """
+        return others if others - heard <= self.patience else heard
+
 
 def read(now: datetime, reach: timedelta) -> Flow:
     """Return how the stream flows; breaks are looked for so far back."""

@@ -75,7 +75,14 @@ def of_robots(
     application: str, robots: Iterable[Robot], flow: Flow, limits: Limits
 ) -> list[Condition]:
     """Return how the robots are."""
-    return [_robot(application, robot, flow, limits) for robot in robots]
+    robots = list(robots)
+    of_site: dict[str, datetime] = {}
+    for robot in robots:
+        of_site[robot.site] = max(robot.heard, of_site.get(robot.site, robot.heard))
+    return [
+        _robot(application, robot, of_site[robot.site] if robot.site else robot.heard, flow, limits)
+        for robot in robots
+    ]
 
 
 def retire(application: str, rule: str, watched: Iterable[str]) -> int:
@@ -107,8 +114,10 @@ def _site(
     )
 
 
-def _robot(application: str, robot: Robot, flow: Flow, limits: Limits) -> Condition:
-    silence = flow.silence(robot.heard)
+def _robot(
+    application: str, robot: Robot, site_heard: datetime, flow: Flow, limits: Limits
+) -> Condition:
+    silence = flow.silence(flow.together(robot.heard, site_heard))
     return Condition(
         application=application,
         rule=BOT,

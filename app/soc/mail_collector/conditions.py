@@ -152,13 +152,14 @@ class Seen:
 
 
 def _server(seen: Seen, name: str, limits: Limits) -> Condition:
-    return _place(seen, SERVER, name, seen.servers[name], limits)
+    mailboxes = seen.servers[name]
+    return _place(seen, SERVER, name, mailboxes, mailboxes, limits)
 
 
 def _database(seen: Seen, server: str, database: str, limits: Limits) -> Condition:
     mailboxes = seen.databases[server, database]
     name, parent = _name(server, database), (SERVER, server)
-    return _place(seen, DATABASE, name, mailboxes, limits, parent)
+    return _place(seen, DATABASE, name, mailboxes, seen.servers[server], limits, parent)
 
 
 def _name(server: str, database: str) -> str:
@@ -170,10 +171,12 @@ def _place(
     rule: str,
     name: str,
     mailboxes: Sequence[Mailbox],
+    of_server: Sequence[Mailbox],
     limits: Limits,
     parent: tuple[str, str] | None = None,
 ) -> Condition:
-    lacks = {what: span for what, span in _lacks(seen, mailboxes) if limits.severity(span)}
+    spans = _lacks(seen, mailboxes, of_server)
+    lacks = {what: span for what, span in spans if limits.severity(span)}
     longest = max(lacks.values(), default=timedelta())
     words = ", ".join(f"no {what} for {in_words(span)}" for what, span in lacks.items())
     return Condition(
@@ -189,12 +192,18 @@ def _place(
     )
 
 
-def _lacks(seen: Seen, mailboxes: Sequence[Mailbox]) -> Iterator[tuple[str, timedelta]]:
+def _lacks(
+    seen: Seen, mailboxes: Sequence[Mailbox], of_server: Sequence[Mailbox]
+) -> Iterator[tuple[str, timedelta]]:
     """Yield for how long each check has not passed; one that never did is not expected to."""
     for field, what in _CHECKS.items():
-        times = [at for box in mailboxes if (at := getattr(box, field))]
-        if times:
-            yield what, seen.without(max(times), mailboxes)
+        if at := _newest(mailboxes, field):
+            others = _newest(of_server, field) or at
+            yield what, seen.without(seen.stream.together(at, others), mailboxes)
+
+
+def _newest(mailboxes: Sequence[Mailbox], field: str) -> datetime | None:
+    return max((at for box in mailboxes if (at := getattr(box, field))), default=None)
 
 
 # --- Pairs of domains ---------------------------------------------------------------------------

@@ -145,6 +145,21 @@ def test_a_server_without_a_send_is_told_and_its_database_is_not(two: Stream) ->
     assert fired("mail_collector/database") == []
 
 
+def test_no_database_is_told_before_the_server_that_it_fell_silent_with(two: Stream) -> None:
+    """On db2 the last mail was sent four minutes before the last one on db1."""
+
+    def say() -> None:
+        for address in (mailbox("a1"), mailbox("a1").replace("db1", "db2")):
+            two.mail("a1", mailbox=address)
+
+    two.mail("a1", "send", mailbox=mailbox("a1").replace("db1", "db2"), **MAIL)
+    two.run(say, minutes=4)
+    two.mail("a1", "send", **MAIL)
+    two.run(say, minutes=20)
+    assert fired("mail_collector/server") == ["mail1"]
+    assert fired("mail_collector/database") == []
+
+
 def test_servers_and_pairs_that_only_silent_robots_see_are_not_blamed(two: Stream) -> None:
     two.place("west", "west1")
     two.deliver("a1", "b1", "1")

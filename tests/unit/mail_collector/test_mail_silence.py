@@ -56,6 +56,23 @@ def test_a_site_is_silent_only_when_all_its_robots_are(stream: Stream) -> None:
     assert "all its 3 robots" in Alert.objects.get(OPEN, rule__name="site").summary
 
 
+def test_no_robot_is_told_before_the_site_that_it_fell_silent_with(stream: Stream) -> None:
+    stream.place("north", "a1", "a2")
+    stream.run(saying(stream, "a1", "a2", "other"), minutes=8)
+    stream.run(saying(stream, "a2", "other"), minutes=4)
+    stream.run(saying(stream, "other"), minutes=20)
+    assert open_alerts() == [f"{SITE}: north"]
+    assert fired(BOT) == []
+
+
+def test_a_robot_that_fell_silent_long_before_its_site_is_told_first(stream: Stream) -> None:
+    stream.place("north", "a1", "a2")
+    stream.run(saying(stream, "a1", "a2", "other"), minutes=8)
+    stream.run(saying(stream, "a2", "other"), minutes=8)
+    stream.run(saying(stream, "other"), minutes=12)
+    assert open_alerts() == [f"{BOT}: a1"]
+
+
 def test_the_robots_of_a_site_come_back_one_by_one_without_a_sound(stream: Stream) -> None:
     stream.place("north", "a1", "a2", "a3")
     stream.run(saying(stream, "a1", "a2", "a3", "other"), minutes=8)
