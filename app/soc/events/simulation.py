@@ -37,12 +37,13 @@ class Robot:
 
 @dataclass(frozen=True)
 class Scene:
-    """A robot's turn; a ``failing`` one goes wrong."""
+    """A robot's turn; a ``failing`` one goes wrong. What happens by chance is drawn from it."""
 
     robots: Sequence[Robot]
     actor: Robot
     cycle: int
     failing: bool
+    chance: random.Random
 
 
 @dataclass(frozen=True)
@@ -183,7 +184,7 @@ class Play:
         cycle = self._cycles[robot, activity.kind]
         self._cycles[robot, activity.kind] += 1
         failing = self._random.random() < self._faults.fail
-        doings = list(activity.make(Scene(self._cast, robot, cycle, failing)))
+        doings = list(activity.make(Scene(self._cast, robot, cycle, failing, self._random)))
         self._push(at + max(1, len(doings)) * 3600 / activity.per_hour / self._pace, thing)
         told = []
         for doing in doings:

@@ -26,15 +26,14 @@ def make(scene: Scene) -> Iterator[Doing]:
     """Yield the one event of a turn."""
     broker = f"XEN-{scene.cycle % 40 + 1:02}"
     event_id = FAILURES[scene.cycle % len(FAILURES)] if scene.failing else 1000
-    text = _failure(broker) if scene.failing else _success(broker)
+    text = _failure(broker) if scene.failing else _success(broker, scene.chance)
     level = "Warning" if scene.failing else "Information"
     yield Doing(scene.actor, PROVIDER, CHANNEL, event_id, text, {"param1": text}, level)
 
 
-def _success(broker: str) -> str:
+def _success(broker: str, chance: random.Random) -> str:
     phases = "\n".join(
-        f"{label}: 00:00:{random.uniform(*SECONDS[name]):010.7f}"  # noqa: S311
-        for name, label in PHASES.items()
+        f"{label}: 00:00:{chance.uniform(*SECONDS[name]):010.7f}" for name, label in PHASES.items()
     )
     return (
         f"Successful logon: to resource: {RESOURCE} Brokered by device: {broker}\n\n"

@@ -1,7 +1,6 @@
 """What simulated robots log about their mail."""
 
 import json
-import random
 from collections.abc import Iterator
 
 from soc.events.simulation import Doing, Robot, Scene
@@ -24,7 +23,7 @@ def make(scene: Scene) -> Iterator[Doing]:
     to = others[scene.cycle % len(others)]
     mail = {
         "wm_id": f"{actor.number:03}-{scene.cycle:08}",
-        "message_id": f"<{random.getrandbits(64):016x}@{actor.domain}>",
+        "message_id": f"<{scene.chance.getrandbits(64):016x}@{actor.domain}>",
     }
     for number, kind in enumerate(("configuration", "connection", "create")):
         yield _doing(actor, kind, number / 10, passed=True)
@@ -32,7 +31,7 @@ def make(scene: Scene) -> Iterator[Doing]:
     text = "The server did not take it." if scene.failing else ""
     yield _doing(actor, "send", 0.3, passed=not scene.failing, text=text, **mail, **ends)
     if not scene.failing:
-        after = random.choice((0.2, 1.0, 2.0))  # noqa: S311
+        after = scene.chance.choice((0.2, 1.0, 2.0))
         yield _doing(to, "receive", after, passed=True, **mail, **ends)
 
 

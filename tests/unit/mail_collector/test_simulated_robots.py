@@ -19,7 +19,8 @@ BOT, SITE, CLUSTER = "mail_collector/bot", "mail_collector/site", "logons/cluste
 def play(stream: Stream, minutes: int, *only: str, **faults: float) -> None:
     """Let four robots play at their natural pace, and look every minute."""
     what = [one for one in simulation.activities() if one.kind in (only or ("mail", "logon"))]
-    seed = int(stream.clock.now.timestamp())
+    # Another seed for each play: their records have other numbers.
+    seed = next(stream.records)
     playing = simulation.Play(simulation.robots(4, 2), what, simulation.Faults(**faults), 1.0, seed)
     start = stream.clock.now
     for minute in range(1, minutes + 1):
