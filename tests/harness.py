@@ -18,7 +18,7 @@ import time
 import urllib.error
 import urllib.parse
 import urllib.request
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar, NoReturn, TypeVar
@@ -35,20 +35,23 @@ T = TypeVar("T")
 
 
 def run(*command: str, stdin: str = "", check: bool = True, **options: Any) -> str:
-    """Run a command and return what it printed; a failure shows all of it."""
+    """Run a command and return what it printed, with its errors unless they go to a `PIPE`.
+
+    A failure shows all of it.
+    """
     result = subprocess.run(
         command,
         input=stdin,
         text=True,
         stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
         timeout=900,
         env=_clean_environment(),
-        **options,
+        **{"stderr": subprocess.STDOUT, **options},
     )
     if check and result.returncode != 0:
         raise AssertionError(
-            f"{' '.join(command)} ended with {result.returncode}:\n{result.stdout}"
+            f"{' '.join(command)} ended with {result.returncode}:\n"
+            f"{result.stdout}{result.stderr or ''}"
         )
     return result.stdout
 
@@ -228,11 +231,21 @@ class Stack(Site):
         return self.compose("exec", "-T", service, *command, **options)
 
     def python(self, service: str, code: str, **options: Any) -> str:
-        """Run Python code in a service's container, with Django ready; return what it prints."""
+        """Run Python code in a service's container, with Django ready; return what it prints.
+
+        What it logs is only part of a failure: the two streams would arrive in any order.
+        """
+        return self._python(["exec", "-T"], service, code, **options)
+
+    def python_beside(self, service: str, code: str, *options: str) -> str:
+        """Run Python code as `python` does, in a container of its own with a service's identity."""
+        return self._python(["run", "--rm", "--no-deps", "-T", *options], service, code)
+
+    def _python(self, how: Sequence[str], service: str, code: str, **options: Any) -> str:
         prelude = "import django; django.setup()\n"
-        return self.exec(
-            service, "env", "DJANGO_SETTINGS_MODULE=soc.settings", "python3", "-",
-            stdin=prelude + code, **options,
+        return self.compose(
+            *how, service, "env", "DJANGO_SETTINGS_MODULE=soc.settings", "python3", "-",
+            stdin=prelude + code, stderr=subprocess.PIPE, **options,
         )  # fmt: skip
 
     def data(self, code: str) -> Any:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import subprocess
 from collections.abc import Iterator
 from typing import Any
 
@@ -96,7 +97,7 @@ def as_beat(stack: Stack, code: str) -> Any:
         "--env=SOC_SERVICE=beat", "--env=DJANGO_SETTINGS_MODULE=soc.settings",
         f"--volume={stack.env_file.with_suffix('')}/beat:/run/site:ro",
         stack.inspect("beat")["Config"]["Image"], "python3", "-",
-        stdin=code,
+        stdin=code, stderr=subprocess.PIPE,
     )  # fmt: skip
     return json.loads(printed.strip().splitlines()[-1])
 

@@ -168,10 +168,7 @@ def test_a_message_that_kills_its_workers_is_kept_unread_and_can_be_replayed(sta
     assert stack.inspect("worker-events")["State"]["ExitCode"] == 0
     before = state(stack)
     simulate(stack, "--events=1", "--hurry", "--only=heartbeat")
-    printed = stack.compose(
-        "run", "--rm", "--no-deps", "-T", "-e", "DJANGO_SETTINGS_MODULE=soc.settings",
-        "worker-events", "python3", "-", stdin="import django; django.setup()\n" + TAKE_AND_DIE,
-    )  # fmt: skip
+    printed = stack.python_beside("worker-events", TAKE_AND_DIE)
     assert printed.strip().splitlines()[-1] == f"TAKEN {BY_NAME['events'].delivery_limit + 1}"
     stack.compose("start", "worker-events")
     letter = """
@@ -233,9 +230,6 @@ print("RESULT", [
     attempt(lambda channel: channel.queue_declare("mine")),
     attempt(lambda channel: channel.exchange_declare("mine", "topic"))])
 """
-    printed = stack.compose(
-        "run", "--rm", "--no-deps", "-T", f"--volume={identity}:/run/logstash:ro",
-        "worker-events", "python3", "-", stdin=code,
-    )  # fmt: skip
+    printed = stack.python_beside("worker-events", code, f"--volume={identity}:/run/logstash:ro")
     result = printed.strip().splitlines()[-1]
     assert result == f"RESULT {['allowed'] * 2 + ['AccessRefused'] * 6}"

@@ -209,11 +209,7 @@ def test_a_message_that_kills_its_workers_is_parked(series: Stack) -> None:
     wait_for("an empty queue", lambda: series.queues()["email"]["messages"] == 0)
     series.compose("stop", "worker-email")
     try:
-        printed = series.compose(
-            "run", "--rm", "--no-deps", "-T", "-e", "DJANGO_SETTINGS_MODULE=soc.settings",
-            "worker-email", "python3", "-",
-            stdin="import django; django.setup()\n" + TAKE_AND_DIE,
-        )  # fmt: skip
+        printed = series.python_beside("worker-email", TAKE_AND_DIE)
         wait_for("the dead letter", lambda: series.queues()["email.dead"]["messages"] > parked)
     finally:
         series.compose("start", "beat", "worker-email")

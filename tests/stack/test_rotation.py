@@ -232,11 +232,7 @@ def rotation(site: Stack) -> Rotation:
     before = dead_letters(site)
     with ThreadPoolExecutor(1) as pool:
         # From a container of its own: the workers are started again.
-        load = pool.submit(
-            site.compose, "run", "--rm", "--no-deps", "-T", "-e",
-            "DJANGO_SETTINGS_MODULE=soc.settings", "worker-email", "python3", "-",
-            stdin="import django; django.setup()\n" + LOAD,
-        )  # fmt: skip
+        load = pool.submit(site.python_beside, "worker-email", LOAD)
         site.make("rotate")
         queued = json.loads(load.result().strip().splitlines()[-1])
     wait_until_equal("an empty queue", lambda: site.queues()["email"]["messages"], 0)
