@@ -47,19 +47,30 @@ class Flow:
             return timedelta()
         return max(timedelta(), self.at - max(heard, self.since))
 
-    def together(self, heard: datetime, others: datetime) -> datetime:
+    def together(self, heard: datetime, others: datetime, limit: timedelta) -> datetime:
         """Return when somebody fell silent: with ``others`` if it was within ``patience``.
 
-        So what explains a silence is told first, and not a minute after what it explains.
+        So what explains a silence is told first, and not a minute after what it explains. Silence
+        that is trouble already, from ``limit`` on, is nobody else's.
         """
-        return others if others - heard <= self.patience else heard
+        return others if others - heard < min(self.patience, limit) else heard
+
+
+def forget_the_future(now: datetime) -> None:
+    """Let robots be heard now that were heard while the clock was ahead.
+
+    Else nobody would be silent until that time has come.
+    """
+    BotSeen.objects.filter(at__gt=now + MINUTE).update(at=now)
 
 
 def read(now: datetime, reach: timedelta) -> Flow:
     """Return how the stream flows; breaks are looked for so far back."""
     patience = timedelta(minutes=StreamSettings.current().silent_minutes)
     counted = IngestCount.objects.filter(
-        minute__gt=now - reach - patience - MINUTE, stale__lt=F("stored") + F("duplicates")
+        minute__gt=now - reach - patience - MINUTE,
+        minute__lte=now,
+        stale__lt=F("stored") + F("duplicates"),
     )
     minutes = counted.order_by("minute").values_list("minute", flat=True).distinct()
     newest = BotSeen.objects.aggregate(at=Max("at"))["at"]

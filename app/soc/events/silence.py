@@ -117,7 +117,7 @@ def _site(
 def _robot(
     application: str, robot: Robot, site_heard: datetime, flow: Flow, limits: Limits
 ) -> Condition:
-    silence = flow.silence(flow.together(robot.heard, site_heard))
+    silence = flow.silence(flow.together(robot.heard, site_heard, limits.warning))
     return Condition(
         application=application,
         rule=BOT,

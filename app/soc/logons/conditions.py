@@ -9,7 +9,7 @@ from django.urls import reverse
 
 from soc.alerts import engine
 from soc.alerts.conditions import Condition
-from soc.alerts.models import OPEN, Alert
+from soc.alerts.models import OPEN, Alert, Rule
 from soc.alerts.spans import in_words
 from soc.core.severity import Severity
 from soc.events import flow, silence
@@ -39,6 +39,7 @@ def report(now: datetime) -> int:
     While the stream is silent nothing is known, and so nothing is reported.
     """
     settings = LogonSettings.current()
+    flow.forget_the_future(now)
     stream = flow.read(now, settings.silent_after)
     robots = silence.watched(KIND)
     _retire(robots)
@@ -46,15 +47,22 @@ def report(now: datetime) -> int:
         return 0
     limits = Limits(settings.silent_after)
     logons = _lately(stream.at, settings)
-    clustered = rules.clustered(
-        logons, settings.event_ids_of_clusters, settings.cluster, settings.cluster_within
-    )
+    clustered = _clustered(logons, settings)
     # Sites first: their robots are quiet while a site's silence explains theirs.
     mails = _report(*silence.of_sites(APPLICATION, robots, stream, limits))
     return mails + _report(
         *silence.of_robots(APPLICATION, robots, stream, limits),
         *_cluster(clustered, robots, stream.at, settings),
         *_of_robots(logons, clustered, robots, stream.at, settings),
+    )
+
+
+def _clustered(logons: Sequence[Logon], settings: LogonSettings) -> Sequence[Logon]:
+    """Return the failures that lie in a cluster; where clusters are not told there are none."""
+    if Rule.objects.filter(application=APPLICATION, name=CLUSTER, enabled=False).exists():
+        return ()
+    return rules.clustered(
+        logons, settings.event_ids_of_clusters, settings.cluster, settings.cluster_within
     )
 
 

@@ -149,7 +149,10 @@ def _note_routes(events: Iterable[MailEvent], deliveries: Iterable[Delivery]) ->
             route = between(event.sender, recipient)
             if not event.passed:
                 _fail(route, event)
-            elif event.kind == Kind.SEND:
+                continue
+            if route.failed_check == event.check_name and event.at > route.failed_at:
+                route.failed_check = route.problem = ""
+            if event.kind == Kind.SEND:
                 route.sent_at = _later(route.sent_at, event.at)
                 route.first_sent_at = min(route.first_sent_at or event.at, event.at)
     for delivery in deliveries:

@@ -41,6 +41,7 @@ def report(now: datetime) -> int:
     that makes.
     """
     settings = MailSettings.current()
+    flow.forget_the_future(now)
     stream = flow.read(
         now, max(settings.bot_critical, settings.server_critical, settings.route_unverified)
     )
@@ -53,7 +54,7 @@ def report(now: datetime) -> int:
     seen = Seen.read(stream)
     limits = Limits(settings.bot_warning, settings.bot_critical)
     server_limits = Limits(settings.server_warning, settings.server_critical)
-    _retire_places(seen)
+    _retire_places(seen, bots)
     # What explains others comes first: those are quiet while it is in trouble.
     mails += _report(silence.of_sites(APPLICATION, robots, stream, limits))
     mails += _report(
@@ -77,11 +78,12 @@ def _retire_robots(robots: Sequence[Robot], bots: Sequence[Bot]) -> None:
     silence.retire(APPLICATION, WITHOUT_SITE, (bot.host for bot in bots))
 
 
-def _retire_places(seen: "Seen") -> None:
+def _retire_places(seen: "Seen", bots: Sequence[Bot]) -> None:
     silence.retire(APPLICATION, SERVER, seen.servers)
     silence.retire(APPLICATION, DATABASE, (_name(*names) for names in seen.databases))
     silence.retire(APPLICATION, ROUTE, map(str, seen.routes))
-    names = {name for box in seen.mailboxes for name in (box.address, box.bot.host)}
+    # A check without a mailbox is told under the robot's own name.
+    names = {box.address for box in seen.mailboxes} | {bot.host for bot in bots}
     kinds = [kind.value for kind in messages.Kind]
     silence.retire(APPLICATION, CHECK, (f"{name}: {kind}" for name in names for kind in kinds))
 
@@ -175,7 +177,7 @@ def _place(
     limits: Limits,
     parent: tuple[str, str] | None = None,
 ) -> Condition:
-    spans = _lacks(seen, mailboxes, of_server)
+    spans = _lacks(seen, mailboxes, of_server, limits.warning)
     lacks = {what: span for what, span in spans if limits.severity(span)}
     longest = max(lacks.values(), default=timedelta())
     words = ", ".join(f"no {what} for {in_words(span)}" for what, span in lacks.items())
@@ -193,13 +195,13 @@ def _place(
 
 
 def _lacks(
-    seen: Seen, mailboxes: Sequence[Mailbox], of_server: Sequence[Mailbox]
+    seen: Seen, mailboxes: Sequence[Mailbox], of_server: Sequence[Mailbox], limit: timedelta
 ) -> Iterator[tuple[str, timedelta]]:
     """Yield for how long each check has not passed; one that never did is not expected to."""
     for field, what in _CHECKS.items():
         if at := _newest(mailboxes, field):
             others = _newest(of_server, field) or at
-            yield what, seen.without(seen.stream.together(at, others), mailboxes)
+            yield what, seen.without(seen.stream.together(at, others, limit), mailboxes)
 
 
 def _newest(mailboxes: Sequence[Mailbox], field: str) -> datetime | None:

@@ -158,8 +158,8 @@ class Route(models.Model):
 
     @property
     def is_failing(self) -> bool:
-        """Whether the last that was heard of it is a failure."""
-        if self.failed_at is None:
+        """Whether a check failed that has not passed since; a mail that arrives ends it as well."""
+        if not self.failed_check:
             return False
         return self.verified_at is None or self.failed_at > self.verified_at
 

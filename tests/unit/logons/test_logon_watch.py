@@ -10,7 +10,7 @@ import pytest
 from django.test import Client
 
 from robots import STEP, fired, open_alerts
-from soc.alerts.models import OPEN, Alert
+from soc.alerts.models import OPEN, Alert, Rule
 from soc.core.severity import Severity
 from soc.events.models import Bot
 from soc.logons.models import LogonEvent, LogonSettings
@@ -112,6 +112,13 @@ def test_a_cluster_is_one_critical_alert_whatever_its_robots(three: Stream) -> N
     assert open_alerts() == []
     three.run(all_is_well(three), minutes=12)
     assert Alert.objects.count() == 1
+
+
+def test_where_clusters_are_not_told_their_robots_are(three: Stream) -> None:
+    Rule.objects.filter(application="logons", name="cluster").update(enabled=False)
+    fail_together(three)
+    three.watch()
+    assert open_alerts() == [f"logons/failures: {host}" for host in ROBOTS]
 
 
 def test_a_cluster_takes_over_what_was_told_of_a_robot(three: Stream) -> None:

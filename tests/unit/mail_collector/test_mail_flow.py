@@ -115,6 +115,41 @@ def test_a_pair_whose_mail_failed_is_told_by_the_check_alone(two: Stream) -> Non
     assert (pair.state, pair.severity) == ("suppressed", Severity.CRITICAL)
 
 
+def test_a_pair_that_was_well_before_its_mail_failed_is_told_by_the_check_alone(
+    two: Stream,
+) -> None:
+    two.deliver("a1", "b1", "1")
+    two.watch()
+    two.clock.move(minutes=1)
+    two.mail("a1", "send", "FAIL", to=[mailbox("b1")], text="No route.")
+    two.watch()
+    assert open_alerts() == [f"{CHECK}: {mailbox('a1')}: send"]
+
+
+def test_a_pair_that_nobody_verifies_fails_until_the_check_passes(two: Stream) -> None:
+    two.mail("a1", "send", "FAIL", to=["witness@elsewhere.internal"], text="Greylisted.")
+    two.watch()
+    assert Route.objects.get().is_failing
+    two.clock.move(minutes=1)
+    two.mail("a1", "send", to=["witness@elsewhere.internal"])
+    two.watch()
+    assert not Route.objects.get().is_failing
+    assert Route.objects.get().failed_at
+    assert not Alert.objects.filter(OPEN).exists()
+
+
+def test_a_robot_without_a_mailbox_tells_its_failed_check_until_it_passes(two: Stream) -> None:
+    def say(status: str) -> None:
+        two.mail("a1", "configuration", status, mailbox=None, text="It cannot be read.")
+
+    for _ in range(3):
+        two.run(lambda: say("FAIL"), minutes=4)
+    assert open_alerts() == [f"{CHECK}: a1: configuration"]
+    assert fired(CHECK) == ["a1: configuration"]
+    two.run(lambda: say("PASS"), minutes=4)
+    assert open_alerts() == []
+
+
 def test_nobody_is_there_to_verify_mail_to_a_domain_without_robots(two: Stream) -> None:
     def say() -> None:
         two.mail("a1", "send", to=["witness@elsewhere.internal"], **MAIL)

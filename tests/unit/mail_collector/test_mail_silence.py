@@ -84,6 +84,28 @@ def test_the_robots_of_a_site_come_back_one_by_one_without_a_sound(stream: Strea
     assert (fired(SITE), fired(BOT)) == (["north"], [])
 
 
+def test_a_silence_beyond_a_short_limit_is_not_put_down_to_the_site(stream: Stream) -> None:
+    """The limit is below what robots of a site may be apart."""
+    MailSettings.objects.update(bot_warning=timedelta(minutes=3))
+    stream.place("north", "a1", "a2")
+    stream.run(saying(stream, "a1", "a2", "other"), minutes=8)
+    stream.run(saying(stream, "a2", "other"), minutes=4)
+    assert open_alerts() == [f"{BOT}: a1"]
+
+
+def test_what_a_clock_that_was_ahead_has_heard_is_heard_now(stream: Stream) -> None:
+    stream.place("north", "a1", "a2")
+    everybody = saying(stream, "a1", "a2", "other")
+    stream.run(everybody, minutes=8)
+    stream.clock.move(days=1)
+    stream.run(everybody, minutes=4)
+    stream.clock.move(days=-1)
+    stream.run(saying(stream, "other"), minutes=24)
+    assert open_alerts() == [f"{SITE}: north"]
+    stream.run(lambda: None, minutes=8)
+    assert open_alerts() == [f"{SITE}: north", "events/stream: event stream"]
+
+
 def test_a_robot_that_stays_silent_when_its_site_is_back_is_told(stream: Stream) -> None:
     stream.place("north", "a1", "a2")
     stream.run(saying(stream, "a1", "a2", "other"), minutes=8)
