@@ -15,7 +15,7 @@ from django.utils import timezone
 
 from soc.alerts import life
 from soc.alerts.changes import Outrun, change, ending, record, timers, write
-from soc.alerts.conditions import Condition, cleaned
+from soc.alerts.conditions import MOST_AHEAD, Condition, cleaned
 from soc.alerts.models import Alert, AlertEvent, Rule, Subject
 from soc.alerts.quiet import Quiet
 from soc.core.severity import Severity
@@ -167,7 +167,9 @@ def _take(subject: Subject, condition: Condition, quiet: Quiet) -> tuple[Result,
 
 def _skipped(subject: Subject, condition: Condition, now: datetime) -> Outcome | None:
     """Return why a report makes no difference to alerts, after keeping what is worth keeping."""
-    if subject.observed_at is not None and condition.observed_at <= subject.observed_at:
+    last = subject.observed_at
+    # What a clock that was ahead has left behind must not outdate what comes after it.
+    if last is not None and condition.observed_at <= last <= now + MOST_AHEAD:
         return Outcome.LATE
     if not subject.rule.enabled:
         return Outcome.DISABLED
@@ -240,7 +242,7 @@ def _step(
     """Return what the report makes of the subject, and what keeps it quiet."""
     severity, at = condition.severity, condition.observed_at
     after = life.step(subject.rule, before, severity, at, quiet=False)
-    if after.event in _LOUD and (why := quiet.over(subject)):
+    if after.event in _LOUD and (why := quiet.over_report(subject, condition)):
         return life.step(subject.rule, before, severity, at, quiet=True), why
     return after, ""
 

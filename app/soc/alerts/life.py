@@ -88,12 +88,13 @@ def _waiting(
 def _still(now: Standing, reported: Severity, *, quiet: bool) -> Standing:
     """Go on with trouble that goes on."""
     state = now.state
-    if quiet and state == State.FIRING:
+    is_worse = reported > now.severity
+    # What somebody took note of was less than what is worse.
+    if quiet and (state == State.FIRING or (state == State.ACKNOWLEDGED and is_worse)):
         return replace(now, state=State.SUPPRESSED, severity=reported, event=Kind.SUPPRESSED)
     if state == State.SUPPRESSED and not quiet:
         return replace(now, state=State.FIRING, severity=reported, event=Kind.FIRED)
-    if reported > now.severity:
-        # What somebody took note of was less than this.
+    if is_worse:
         state = State.FIRING if state == State.ACKNOWLEDGED else state
         return replace(now, state=state, severity=reported, event=Kind.WORSE)
     if reported < now.severity:

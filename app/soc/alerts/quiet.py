@@ -5,6 +5,7 @@ from functools import cached_property
 
 from django.db.models import Q
 
+from soc.alerts.conditions import Condition
 from soc.alerts.models import OPEN, Alert, Silence, Subject
 
 
@@ -26,11 +27,18 @@ class Quiet:
         return bool(self._silences)
 
     def over(self, subject: Subject) -> str:
-        """Return why a subject is to be quiet, or nothing."""
+        """Return why a subject is to be quiet as it is known, or nothing."""
+        return self._why(subject, subject.site, subject.parent)
+
+    def over_report(self, subject: Subject, condition: Condition) -> str:
+        """Return why a subject is to be quiet as it is now reported, or nothing."""
+        return self._why(subject, condition.site, condition.parent_fingerprint)
+
+    def _why(self, subject: Subject, site: str, parent: str) -> str:
         for silence in self._silences:
-            if silence.matches(subject.rule, subject.name, subject.site):
+            if silence.matches(subject.rule, subject.name, site):
                 return str(silence)[:200]
-        return self._parent(subject.parent) if subject.parent else ""
+        return self._parent(parent) if parent else ""
 
     def _parent(self, fingerprint: str) -> str:
         if fingerprint not in self._parents:

@@ -29,7 +29,7 @@ def run(now: datetime) -> int:
             # What depends on something else waits for a report of its own: what it reported while
             # that was in trouble says nothing.
             _each(_open(State.SUPPRESSED, subject__parent=""), lambda alert: _wake(alert, quiet)),
-            _each(_open(State.FLAPPING), lambda alert: _calm(alert, now)),
+            _each(_open(State.FLAPPING), lambda alert: _calm(alert, quiet)),
             _each(_open(State.FIRING, escalate_at__lte=now), _escalate),
             _each(_open(State.FIRING, remind_at__lte=now), lambda alert: _remind(alert, now)),
         )
@@ -74,15 +74,17 @@ def _wake(alert: Alert, quiet: Quiet) -> int:
     return change(alert, Kind.FIRED, state=State.FIRING, suppressed_by="", **due)
 
 
-def _calm(alert: Alert, now: datetime) -> int:
+def _calm(alert: Alert, quiet: Quiet) -> int:
     before = standing(alert.subject)
-    after = life.calm(alert.rule, before, now)
+    after = life.calm(alert.rule, before, quiet.now)
     if after.event is None:
         return 0
     settle(alert.subject, after)
     if after.event == Kind.RESOLVED:
         return change(alert, Kind.RESOLVED, **ending())
-    due = timers(alert.rule, State.FIRING, alert.severity, now)
+    if quiet.over(alert.subject):
+        return _hush(alert, quiet)
+    due = timers(alert.rule, State.FIRING, alert.severity, quiet.now)
     return change(alert, Kind.STEADY, state=State.FIRING, **due)
 
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from soc.alerts import engine
+from soc.alerts import actions, engine
 from soc.alerts.conditions import Condition
 from soc.alerts.engine import Outcome, Result, UnknownRule
 from soc.alerts.models import OPEN, Alert, AlertEvent, Rule, Silence, Subject
@@ -130,6 +130,16 @@ def test_a_clock_that_is_ahead_is_not_believed(rule: Rule, report: Report, clock
     assert report("ok").outcome == "resolved"
 
 
+def test_what_was_seen_while_our_clock_was_ahead_outdates_nothing(
+    rule: Rule, report: Report, clock: Clock
+) -> None:
+    clock.move(days=1)
+    report("ok")
+    clock.move(days=-1)
+    assert report("critical").outcome == "fired"
+    assert report("ok").outcome == "resolved"
+
+
 def test_a_disabled_rule_opens_nothing(rule: Rule, report: Report) -> None:
     Rule.objects.update(enabled=False)
     assert report("critical").outcome == Outcome.DISABLED
@@ -229,6 +239,28 @@ def test_a_parent_in_trouble_hides_its_children(
     assert child.suppressed_by == "tests/site: north is in trouble"
     report("ok", rule="site", subject="north")
     assert report("critical", parent=("site", "north")).outcome == "fired"
+
+
+def test_a_parent_that_is_told_of_only_now_hides_its_child_at_once(
+    rule: Rule, report: Report
+) -> None:
+    Rule.objects.create(application="tests", name="site")
+    report("ok")
+    report("critical", rule="site", subject="north")
+    assert report("critical", parent=("site", "north")).outcome == "suppressed"
+
+
+@pytest.mark.usefixtures("subscription")
+def test_what_was_acknowledged_and_gets_worse_is_quiet_in_a_silence(
+    rule: Rule, report: Report, clock: Clock
+) -> None:
+    report("warning")
+    actions.acknowledge(Alert.objects.all(), "ann")
+    Silence.objects.create(comment="work", ends_at=clock.now + timedelta(hours=1))
+    assert report("warning").outcome == Outcome.UNCHANGED
+    assert report("critical") == Result("suppressed")
+    clock.move(hours=1)
+    assert report("critical") == Result("fired", mails=1)
 
 
 def test_a_parent_that_only_waits_hides_nothing(rule: Rule, report: Report) -> None:

@@ -136,6 +136,16 @@ def test_flapping_ends_by_itself(report: Report, clock: Clock) -> None:
     assert report("ok").outcome == "resolved"
 
 
+def test_flapping_that_ends_in_a_silence_is_quiet(report: Report, clock: Clock) -> None:
+    for severity in ("critical", "ok", "critical", "ok", "critical"):
+        report(severity)
+    Silence.objects.create(comment="work", ends_at=clock.now + timedelta(hours=1))
+    assert rounds.run(clock.move(minutes=40)) == 0
+    assert Alert.objects.filter(OPEN).get().state == "suppressed"
+    assert rounds.run(clock.move(minutes=40)) == 1
+    assert Alert.objects.filter(OPEN).get().state == "firing"
+
+
 def test_alerts_of_a_disabled_rule_close(report: Report, clock: Clock) -> None:
     report("critical")
     Rule.objects.update(enabled=False)
