@@ -41,8 +41,10 @@ def _forget(model: type[models.Model], limit: datetime, end: float) -> int:
     Only the front is looked at, and only there is anything locked: new rows come at the other end.
     """
     total = 0
+    # Rows from a time when the clock was ahead must not stand in the way of those behind them.
+    rows = model._default_manager.filter(received_at__lte=timezone.now()).order_by("pk")
     while time.monotonic() < end:
-        front = model._default_manager.order_by("pk").values_list("pk", "received_at")[:BATCH]
+        front = rows.values_list("pk", "received_at")[:BATCH]
         old = [key for key, received_at in front if received_at < limit]
         if not old:
             break

@@ -42,3 +42,13 @@ def test_a_round_ends_in_time_and_the_next_goes_on(monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr(retention, "BATCH", 7)
     assert retention.forget_old(until=time.monotonic() - 1)["events.Event"] == 0
     assert retention.forget_old()["events.Event"] == 20
+
+
+@pytest.mark.usefixtures("old_and_new")
+def test_rows_of_a_clock_that_was_ahead_keep_nothing_behind_them(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(retention, "BATCH", 7)
+    first = Event.objects.order_by("pk").values_list("pk", flat=True)[:8]
+    Event.objects.filter(pk__in=list(first)).update(received_at=timezone.now() + timedelta(days=1))
+    assert retention.forget_old()["events.Event"] == 12
