@@ -95,7 +95,7 @@ class Relay:
 
     def count(self) -> int:
         """How many copies it has filed."""
-        return int(self._inside(f"grep -c ^X-Original-To: {BOX} || true") or 0)
+        return int(self._inside(f"grep -c ^X-Original-To: {BOX} 2>/dev/null || true") or 0)
 
     def copies(self) -> list[Copy]:
         """Every copy that it has filed, the oldest first."""
