@@ -69,6 +69,10 @@ class Description:
     problems: tuple[str, ...]
 
 
+_EARLIEST = dt.datetime(1, 1, 2, tzinfo=dt.UTC)
+_LATEST = dt.datetime(9999, 12, 30, tzinfo=dt.UTC)
+
+
 def describe(cert: x509.Certificate) -> Description:
     """Return what `cert` says of itself; odd certificates give what they can, none raises.
 
@@ -101,8 +105,10 @@ def describe(cert: x509.Certificate) -> Description:
         subject=_escape(subject),
         issuer=_escape(attempt("issuer", lambda: cert.issuer.rfc4514_string(), "")),
         serial=attempt("serial number", lambda: f"{cert.serial_number:X}", ""),
-        not_before=attempt("start of validity", lambda: cert.not_valid_before_utc, None),
-        not_after=attempt("end of validity", lambda: cert.not_valid_after_utc, None),
+        not_before=attempt(
+            "start of validity", lambda: _in_any_zone(cert.not_valid_before_utc), None
+        ),
+        not_after=attempt("end of validity", lambda: _in_any_zone(cert.not_valid_after_utc), None),
         san=tuple(_escape(text) for text in san),
         key=attempt("key", lambda: _key_text(cert), ""),
         signature=_SIGNATURE_NAMES.get(algorithm, algorithm.dotted_string),
@@ -111,6 +117,15 @@ def describe(cert: x509.Certificate) -> Description:
         self_signed=attempt("own signature", lambda: _is_self_signed(cert), False),
         problems=tuple(problems),
     )
+
+
+def _in_any_zone(moment: dt.datetime) -> dt.datetime:
+    """Return a time that can be told in every time zone.
+
+    The end of a certificate without one is the last second of the year 9999 (RFC 5280, 4.1.2.5),
+    which east of Greenwich is a year that Python does not know.
+    """
+    return min(max(moment, _EARLIEST), _LATEST)
 
 
 def _san_texts(extensions: x509.Extensions) -> tuple[str, ...]:

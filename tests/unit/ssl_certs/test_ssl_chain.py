@@ -8,6 +8,7 @@ import shutil
 import subprocess
 from dataclasses import dataclass, field
 from pathlib import Path
+from zoneinfo import ZoneInfo
 
 import pytest
 from cryptography import x509
@@ -527,3 +528,11 @@ def test_system_bundle(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "none.pem"))
     with pytest.raises(chain.TrustError, match="SSL_CERT_FILE"):
         chain.system_bundle()
+
+
+@pytest.mark.parametrize("zone", ["Pacific/Kiritimati", "Pacific/Pago_Pago"])
+def test_a_certificate_without_an_end_has_one_that_every_zone_can_tell(zone: str) -> None:
+    without_end = dt.datetime(9999, 12, 31, 23, 59, 59, tzinfo=dt.UTC)
+    told = chain.describe(pki.issue("device", not_after=without_end).cert).not_after
+    assert told is not None
+    assert told.astimezone(ZoneInfo(zone)).year == 9999
