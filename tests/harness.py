@@ -18,6 +18,7 @@ import time
 import urllib.error
 import urllib.parse
 import urllib.request
+import zlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -98,9 +99,13 @@ def tracked_files() -> list[str]:
 
 
 def copy_tree(folder: Path) -> Path:
+    """Copy what git would clone; two trees tested on one engine never build the same image tag."""
     for name in tracked_files():
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         shutil.copy2(REPOSITORY / name, folder / name)
+    example = folder / "env" / "example.env"
+    tag = f"soc-app:test-{zlib.crc32(bytes(REPOSITORY)):08x}"
+    example.write_text(re.sub(r"(?m)^APP_IMAGE=.*$", f"APP_IMAGE={tag}", example.read_text()))
     return folder
 
 
