@@ -38,6 +38,24 @@ class Task(celery.Task):
         options.setdefault("mandatory", True)
         return super().apply_async(*args, **options)
 
+    def signature_from_request(
+        self,
+        request: Any = None,
+        args: Any = None,
+        kwargs: Any = None,
+        queue: str | None = None,
+        **options: Any,
+    ) -> Any:
+        """Return the signature of a retry, routed by the task's name as its first run was.
+
+        Celery repeats the exchange and the key by which the message came. Those of a delayed
+        message are internal to the broker and nobody may publish there, but Celery replaces them
+        only where the retry is delayed itself: with jitter a countdown may be 0 seconds.
+        """
+        return super().signature_from_request(
+            request, args, kwargs, queue or queue_of(self.name).name, **options
+        )
+
     def on_failure(
         self,
         exc: Exception,

@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 import logging
+import re
 from collections.abc import Callable
 from typing import Any
+from unittest.mock import MagicMock
 
 import celery
 import pytest
-from celery.exceptions import SoftTimeLimitExceeded
+from celery.exceptions import Retry, SoftTimeLimitExceeded
 from django.db import DatabaseError, InterfaceError, OperationalError
 from kombu import Message
 from kombu.utils.imports import symbol_by_name
 
 from soc import celery as soc_celery
 from soc.celery import Task, app
+from soc.core.broker import definitions
 from soc.core.models import TaskFailure
+from soc.queues import TASK_EXCHANGE
 
 
 def fail(error: Exception, times: int = 1) -> Callable[..., Any]:
@@ -139,6 +143,32 @@ def test_a_database_that_stays_away_is_given_up(pauses: list[int]) -> None:
     assert pauses == [2, 4, 8, 16, 32, 64, 128, 256, 300]
     assert body.calls == 9
     assert TaskFailure.objects.get().error == "OperationalError: gone away"
+
+
+@pytest.mark.parametrize("countdown", [0, 5])
+@pytest.mark.parametrize("retries", [0, 1])
+def test_a_retry_is_published_where_its_worker_may_publish(
+    countdown: int, retries: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The second retry comes from a delayed message, whose exchange takes no publisher."""
+    task = task_of(fail(OperationalError("gone away"), times=100))
+    delayed = {"exchange": "celery_delayed_delivery", "routing_key": "0." * 28 + "shared"}
+    came = delayed if retries else {"exchange": TASK_EXCHANGE, "routing_key": "shared"}
+    producer = MagicMock()
+    # What tells of the broker's kind without a connection to it.
+    monkeypatch.setattr("celery.app.base.detect_quorum_queues", lambda *_: (True, "shared"))
+    task.push_request(id="the-id", args=(), kwargs={}, retries=retries, delivery_info=came,
+                      called_directly=False)  # fmt: skip
+    with pytest.raises(Retry):
+        task.retry(countdown=countdown, producer=producer)
+    sent = producer.publish.call_args.kwargs
+    exchange = getattr(sent["exchange"], "name", sent["exchange"])
+    rules = {
+        rule["exchange"]: rule["write"]
+        for rule in definitions({})["topic_permissions"]
+        if rule["user"] == "worker-shared"
+    }
+    assert re.search(rules.get(exchange, r"^$"), sent["routing_key"])
 
 
 @pytest.mark.django_db
