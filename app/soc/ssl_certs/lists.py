@@ -5,6 +5,7 @@ is not stored yet is fetched within minutes.
 """
 
 import functools
+import logging
 import time
 import urllib.request
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -31,6 +32,8 @@ _PART = 64 * 1024
 EARLIEST, LATEST, AFTER_AN_ERROR = timedelta(hours=1), timedelta(hours=12), timedelta(hours=1)
 _NOTED_EVERY = timedelta(days=1)
 _LONGEST_ADDRESS = 255
+
+logger = logging.getLogger(__name__)
 
 
 class Lists(Mapping[str, x509.CertificateRevocationList]):
@@ -84,7 +87,8 @@ def _named(path: Sequence[x509.Certificate]) -> Iterator[str]:
 def _addresses(cert: x509.Certificate) -> tuple[str, ...]:
     try:
         return tuple(revocation.addresses(cert))
-    except ValueError:
+    # Damage has many exceptions, and one certificate must not cost a batch its scans.
+    except Exception:
         return ()
 
 
@@ -104,15 +108,21 @@ def _fetched(row: RevocationList) -> dict[str, object]:
     now = timezone.now()
     try:
         crl = _decoded(_body(row.url))
-    # OSError: the network; the others: what answers is no list.
-    except (OSError, HTTPException, ValueError) as error:
-        return {"error": str(error)[:500], "next_fetch_at": now + AFTER_AN_ERROR}
-    return {
-        "body": crl.public_bytes(Encoding.DER),
-        "fetched_at": now,
-        "error": "",
-        "next_fetch_at": now + _until_next(crl, now),
-    }
+        return {
+            "body": crl.public_bytes(Encoding.DER),
+            "fetched_at": now,
+            "error": "",
+            "next_fetch_at": now + _until_next(crl, now),
+        }
+    # The network, or what answers is no list.
+    except (OSError, HTTPException, ValueError, x509.InvalidVersion) as error:
+        reason = str(error)
+    # The library has an exception for every kind of damage, and a row that raises would be the
+    # first of every later run.
+    except Exception as error:
+        logger.exception("The CRL at %s cannot be read", row.url)
+        reason = f"{type(error).__name__}: {error}"
+    return {"error": reason[:500], "next_fetch_at": now + AFTER_AN_ERROR}
 
 
 def _body(url: str) -> bytes:

@@ -69,12 +69,20 @@ def _name(host: str, leaf: x509.Certificate) -> str:
     san = chain.describe(leaf).san
     if host in san:
         return ""
-    return next((name for name in san if "*" not in name and not _is_address(name)), "")
+    return next((name for name in san if _is_host(name)), "")
 
 
-def _is_address(name: str) -> bool:
+def _is_host(name: str) -> bool:
+    if "*" in name:
+        return False
     try:
         ipaddress.ip_address(name)
+    except ValueError:
+        pass
+    else:
+        return False
+    try:
+        probe.a_label(name)
     except ValueError:
         return False
     return True

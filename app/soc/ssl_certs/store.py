@@ -1,15 +1,17 @@
 """What scans found, judged and written down: many endpoints in a few statements."""
 
+import logging
 import random
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import datetime, timedelta
 from functools import cached_property
 
+from celery.exceptions import SoftTimeLimitExceeded
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.serialization import Encoding
-from django.db import connection, transaction
+from django.db import InterfaceError, OperationalError, connection, transaction
 from django.db.models import Q
 from django.utils import timezone
 
@@ -35,6 +37,11 @@ SPREAD = 0.1
 """The share of its interval by which a scan may come early: what began together comes apart."""
 
 Status = Endpoint.Status
+
+logger = logging.getLogger(__name__)
+
+_NOT_ITS_DOING = (SoftTimeLimitExceeded, OperationalError, InterfaceError)
+"""Errors that have nothing to do with the endpoint at which they are raised."""
 
 _SCANNED = (
     *("status", "status_since", "reason", "failures", "certificate", "scans", "outcome", "remarks"),
@@ -96,6 +103,11 @@ class Judge:
         except chain.TrustError as error:
             reason = f"It was not verified, its trust store cannot be used ({error})."
             return Finding(endpoint, now, error=ProbeError(Outcome.DEFECT, reason))
+        except _NOT_ITS_DOING:
+            raise
+        # One certificate that finds a defect of ours must not cost all the others their scan.
+        except Exception as error:
+            return _defect(endpoint, now, "judged", error)
         pinned, issuer = fingerprints(endpoint.pinned), endpoint.expected_issuer
         if (pinned or issuer) and (
             other := chain.unexpected(result.chain[0], fingerprints=pinned, issuer=issuer)
@@ -131,7 +143,29 @@ def store(found: Sequence[Finding]) -> int:
     if not found:
         return 0
     lists.want(finding.verdict.path for finding in found if _checks_lists(finding))
-    return conditions.report(_write(found))
+    return conditions.report(_written(found))
+
+
+def _written(found: Sequence[Finding]) -> list[conditions.Seen]:
+    """Write findings down together, or one by one if one of them cannot be written."""
+    try:
+        return _write(found)
+    except _NOT_ITS_DOING:
+        raise
+    except Exception as error:
+        if len(found) > 1:
+            return [seen for finding in found for seen in _written([finding])]
+        finding = found[0]
+        if finding.error and finding.error.outcome is Outcome.DEFECT:
+            logger.exception("Nothing can be written down about %s", finding.endpoint)
+            return []
+        return _written([_defect(finding.endpoint, finding.at, "written down", error)])
+
+
+def _defect(endpoint: Endpoint, at: datetime, what: str, error: Exception) -> Finding:
+    logger.error("What %s presented could not be %s", endpoint, what, exc_info=error)
+    reason = f"What it presented could not be {what} ({error!r}): see the worker's log."
+    return Finding(endpoint, at, error=ProbeError(Outcome.DEFECT, reason))
 
 
 def _checks_lists(finding: Finding) -> bool:
@@ -232,6 +266,9 @@ def _described(cert: x509.Certificate) -> Certificate:
     fingerprint = description.pop("fingerprint_sha256")
     for derived in ("is_ca", "self_signed"):
         del description[derived]
+    for name in ("serial", "key", "signature"):
+        # Nothing bounds a serial number or an object identifier but the certificate's own size.
+        description[name] = description[name][: Certificate._meta.get_field(name).max_length]
     pem = cert.public_bytes(Encoding.PEM).decode()
     return Certificate(fingerprint=fingerprint, pem=pem, **description)
 
@@ -256,7 +293,7 @@ def _settle(row: Endpoint, finding: Finding, certificates: _Certificates) -> Obs
         _take(row, finding, certificates)
     row.next_scan_at = finding.at + wait
     news = known != (row.outcome, row.status, row.certificate_id, tuple(row.chain), row.tls_version)
-    if not news and row.observed_at and finding.at - row.observed_at < AT_LEAST_EVERY:
+    if not news and row.observed_at and abs(finding.at - row.observed_at) < AT_LEAST_EVERY:
         return None
     row.observed_at = finding.at
     return _observation(row, finding)

@@ -203,3 +203,35 @@ def test_what_is_no_list_is_told_and_tried_again_later(
     assert error in row.error
     assert row.body is None
     assert row.next_fetch_at > row.wanted_at
+
+
+UNKNOWN_VERSION = crl().public_bytes(Encoding.DER).replace(b"\x02\x01\x01", b"\x02\x01\x02", 1)
+
+
+def undecodable(body: bytes) -> x509.CertificateRevocationList:
+    raise x509.UnsupportedGeneralNameType(f"{len(body)} bytes that no test has thought of")
+
+
+@pytest.mark.django_db
+@pytest.mark.parametrize("decode", [lists._decoded, undecodable], ids=["version", "anything"])
+def test_a_list_that_cannot_be_read_stops_no_other(
+    server: tuple[str, dict[str, bytes]], monkeypatch: pytest.MonkeyPatch, decode: object
+) -> None:
+    address, answers = server
+    answers |= {"/odd.crl": UNKNOWN_VERSION, "/good.crl": crl().public_bytes(Encoding.DER)}
+    real = lists._decoded
+    monkeypatch.setattr(
+        lists, "_decoded", lambda body: (decode if body == UNKNOWN_VERSION else real)(body)
+    )
+    odd, good = (
+        RevocationList.objects.create(
+            url=f"{address}/{name}.crl", next_fetch_at=pki.NOW - hours * DAY / 24
+        )
+        for name, hours in (("odd", 5), ("good", 4))
+    )
+    assert lists.fetch_due() == 2
+    odd.refresh_from_db()
+    good.refresh_from_db()
+    assert good.fetched_at
+    assert odd.error
+    assert odd.next_fetch_at > pki.NOW

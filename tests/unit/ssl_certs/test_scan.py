@@ -7,6 +7,7 @@ import socket
 import ssl
 import threading
 from collections.abc import Iterator
+from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 
@@ -19,7 +20,7 @@ from django.utils import timezone
 import pki
 from soc.alerts.models import Alert
 from soc.notify.models import OutboundMail, Subscription
-from soc.ssl_certs import scan, store, tasks
+from soc.ssl_certs import chain, scan, store, tasks
 from soc.ssl_certs.models import Authority, Certificate, Endpoint, Group, Observation
 
 pytestmark = pytest.mark.django_db
@@ -305,3 +306,39 @@ def test_an_edit_leaves_an_alert_alone(endpoint: Endpoint, peer: Peer, root: pki
 def test_an_authority_needs_certificates() -> None:
     with pytest.raises(ValidationError):
         Authority(name="empty", pem="no certificate").full_clean()
+
+
+@pytest.mark.parametrize("where", [(store.Judge, "verify"), (store, "_settle")])
+def test_an_endpoint_that_finds_a_defect_costs_no_other_its_scan(
+    peer: Peer,
+    authority: Authority,
+    root: pki.Issued,
+    monkeypatch: pytest.MonkeyPatch,
+    where: tuple[object, str],
+) -> None:
+    peer.present(leaf(root, 100))
+    common = {"host": "127.0.0.1", "port": peer.port, "authority": authority}
+    names = ("odd.internal", "peer.internal", "other.internal")
+    odd, good, other = (Endpoint.objects.create(server_name=name, **common) for name in names)
+    real = getattr(*where)
+
+    def failing(*args: object) -> object:
+        if str(odd) in map(str, args):
+            raise OverflowError("date value out of range")
+        return real(*args)
+
+    monkeypatch.setattr(*where, failing)
+    scan.scan([odd.pk, good.pk, other.pk])
+    outcomes = Endpoint.objects.in_bulk()
+    assert outcomes[good.pk].outcome == "valid"
+    assert outcomes[other.pk].outcome == "name_mismatch"
+    assert outcomes[odd.pk].outcome == ("defect" if where[1] == "verify" else "")
+
+
+def test_what_a_certificate_says_fits_its_columns(
+    root: pki.Issued, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    issued = leaf(root, 100)
+    long = replace(chain.describe(issued.cert), serial="F" * 400, signature="1.2." * 40)
+    monkeypatch.setattr(chain, "describe", lambda _: long)
+    store._described(issued.cert).clean_fields(exclude=["san", "problems"])
