@@ -17,6 +17,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
 from django.utils import timezone
 
+from soc.core import due
 from soc.ssl_certs import revocation
 from soc.ssl_certs.models import RevocationList
 
@@ -95,8 +96,9 @@ def _addresses(cert: x509.Certificate) -> tuple[str, ...]:
 def fetch_due() -> int:
     """Fetch the lists that are due, and return how many."""
     now = timezone.now()
-    due = RevocationList.objects.filter(next_fetch_at__lte=now).order_by("next_fetch_at")
-    rows = list(due.defer("body")[:MOST_AT_ONCE])
+    due.recall(RevocationList.objects.all(), "next_fetch_at", LATEST, now)
+    ready = RevocationList.objects.filter(next_fetch_at__lte=now).order_by("next_fetch_at")
+    rows = list(ready.defer("body")[:MOST_AT_ONCE])
     with ThreadPoolExecutor(_FETCHERS) as fetchers:
         for row, answer in zip(rows, fetchers.map(_fetched, rows), strict=True):
             RevocationList.objects.filter(pk=row.pk).update(**answer)

@@ -197,7 +197,9 @@ class Endpoint(models.Model):
     )
     enabled = models.BooleanField(default=True)
     interval_minutes = models.PositiveIntegerField(
-        default=60, validators=[MinValueValidator(1)], help_text="Minutes between two scans."
+        default=60,
+        validators=[MinValueValidator(1), MaxValueValidator(31 * 24 * 60)],
+        help_text="Minutes between two scans; 44,640 (31 days) at most.",
     )
     notes = models.TextField(blank=True)
 

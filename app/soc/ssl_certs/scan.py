@@ -7,6 +7,7 @@ from datetime import datetime, timedelta
 from django.db import transaction
 from django.utils import timezone
 
+from soc.core import due
 from soc.ssl_certs import probe, store
 from soc.ssl_certs.models import Endpoint
 from soc.ssl_certs.probe import Outcome, ProbeError
@@ -31,9 +32,11 @@ def claim_due() -> list[int]:
     one whose scan is still waiting in the queue from being queued again.
     """
     now = timezone.now()
-    due = Endpoint.objects.filter(enabled=True, next_scan_at__lte=now).order_by("next_scan_at")
+    enabled = Endpoint.objects.filter(enabled=True)
+    due.recall(enabled, "next_scan_at", due.minutes("interval_minutes"), now)
+    ready = enabled.filter(next_scan_at__lte=now).order_by("next_scan_at")
     with transaction.atomic():
-        locked = due.select_for_update(skip_locked=store.can_skip_locked())
+        locked = ready.select_for_update(skip_locked=store.can_skip_locked())
         keys = list(locked.values_list("pk", flat=True)[:MOST_AT_ONCE])
         Endpoint.objects.filter(pk__in=keys).update(next_scan_at=now + CLAIM)
     return keys
