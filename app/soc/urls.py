@@ -50,6 +50,11 @@ urlpatterns = [
     path("directories/<int:key>/", directories.directory, name="directory"),
     path("directories/<int:key>/live/", directories.directory_live, name="directory-live"),
     path("directories/<int:key>/probe/", directories.probe_directory, name="directory-probe"),
+    path(
+        "directories/credentials/<int:key>/try/",
+        directories.try_credential,
+        name="directory-credential-try",
+    ),
     path("sign-in/", SignIn.as_view(), name="login"),
     path("sign-in/provider/", oidc.start, name="oidc-start"),
     path("sign-in/provider/back/", oidc.callback, name="oidc-callback"),

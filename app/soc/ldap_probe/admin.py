@@ -13,6 +13,7 @@ from unfold.decorators import action, display
 from unfold.widgets import UnfoldAdminTextareaWidget
 
 from soc.core.admin import ReadOnlyAdmin
+from soc.ldap_probe import credentials
 from soc.ldap_probe.lists import TIMES, TONES
 from soc.ldap_probe.models import (
     Credential,
@@ -108,6 +109,14 @@ class CredentialAdmin(ModelAdmin):
     search_fields = ("name", "user")
     fields = ("name", "user", "password", "refusals", "refused_at", "refusal")
     readonly_fields = ("refusals", "refused_at", "refusal")
+    actions = ("try_selected",)
+
+    @action(description="Try now", permissions=["change"])
+    def try_selected(self, request: HttpRequest, queryset: QuerySet[Credential]) -> None:
+        """Allow one more bind with credentials that are not tried any more."""
+        count = credentials.try_now(list(queryset.order_by().values_list("pk", flat=True)))
+        text = f"{count} servers are due; if the first refuses it, the others are not asked."
+        self.message_user(request, text, messages.SUCCESS)
 
 
 class LimitInline(TabularInline):

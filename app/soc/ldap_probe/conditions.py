@@ -4,16 +4,22 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
-from django.db.models import Count
+from django.db.models import Count, Q
 from django.urls import reverse
 
 from soc.alerts import actions, engine
 from soc.alerts.conditions import Condition
 from soc.core.severity import Severity
 from soc.ldap_probe import speed
-from soc.ldap_probe.credentials import HELD_BACK, REFUSALS
+from soc.ldap_probe.credentials import HELD_BACK, is_held
 from soc.ldap_probe.diagnostics import ANSWERED, Outcome
-from soc.ldap_probe.models import Credential, DirectoryServer, ProbeResult, State
+from soc.ldap_probe.models import (
+    ANSWERED_BIND,
+    Credential,
+    DirectoryServer,
+    ProbeResult,
+    State,
+)
 from soc.ldap_probe.probe import Finding, Phase
 
 APPLICATION = "ldap_probe"
@@ -27,7 +33,9 @@ REPLICATION = "replication"
 MOST_NAMED = 20
 """Servers that the condition of a credential names."""
 
-_TOOK_IT = (State.OK, State.SLOW, State.REFERRAL, State.REFUSED)
+NOT_TRIED = (
+    "It is not tried any more, so that the account is not locked: correct it, or choose Try now."
+)
 
 
 def report(
@@ -128,27 +136,32 @@ def _of_credentials(keys: Collection[int], at: datetime) -> Iterator[Condition]:
     if not keys:
         return
     watched = DirectoryServer.objects.filter(enabled=True, credential__in=keys).order_by()
-    counted = watched.values("credential", "state").annotate(n=Count("pk"))
-    numbers: dict[int, dict[str, int]] = {key: {} for key in keys}
-    for row in counted:
-        numbers[row["credential"]][row["state"]] = row["n"]
-    for credential in Credential.objects.filter(pk__in=keys).order_by("pk"):
-        yield _of_credential(credential, numbers[credential.pk], at)
+    counted = watched.values("credential").annotate(
+        total=Count("pk"),
+        refused=Count("pk", filter=Q(state=State.CREDENTIAL)),
+        took_it=Count("pk", filter=Q(bound=True, state__in=ANSWERED_BIND)),
+    )
+    numbers = {row.pop("credential"): row for row in counted}
+    for credential in Credential.objects.filter(pk__in=numbers).order_by("pk"):
+        found = numbers[credential.pk]
+        if found["refused"] or found["took_it"]:
+            yield _of_credential(credential, at=at, **found)
 
 
-def _of_credential(credential: Credential, numbers: Mapping[str, int], at: datetime) -> Condition:
-    refused = numbers.get(State.CREDENTIAL, 0)
-    total = sum(numbers.values())
+def _of_credential(
+    credential: Credential, *, total: int, refused: int, took_it: int, at: datetime
+) -> Condition:
     severity, summary = Severity.OK, "It is taken."
     facts: dict[str, str] = {"User": credential.user}
     if refused:
-        took_it = sum(numbers.get(state, 0) for state in _TOOK_IT)
-        nobody = not took_it or credential.refusals >= REFUSALS
-        severity = Severity.CRITICAL if nobody else Severity.WARNING
+        held = is_held(credential)
+        severity = Severity.CRITICAL if held or not took_it else Severity.WARNING
         servers = _refusing(credential)
-        facts |= {"Refused or spared": f"{refused} of {total} servers", "Servers": servers}
+        facts |= {"Refused or not tried": f"{refused} of {total} servers", "Servers": servers}
         reason = credential.refusal or _last_detail(credential)
-        summary = f"{refused} of {total} servers refuse it, or are spared it. {reason}"
+        summary = f"{refused} of {total} servers refuse it, or are not asked. {reason}"
+        if held:
+            summary += f" {NOT_TRIED}"
     return Condition(
         application=APPLICATION,
         rule=CREDENTIAL,

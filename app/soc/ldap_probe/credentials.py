@@ -1,88 +1,155 @@
 """How stored credentials are used, so that a wrong one locks no account.
 
-A directory counts refused binds, and some lock the account after three. So one server goes first
-with each credential; the others of the round follow when it was not refused. One that was refused
-in two rounds in a row, by two servers where there are two, is tried again only after a while.
+Directories count refused binds. Many lock the account after three to five, some never forget one
+(OpenLDAP's ``pwdFailureCountInterval`` is 0 by default), and servers that replicate each other may
+count together. So a credential is refused at most ``MOST_REFUSALS`` times in a row, by all servers
+together and by each of them, and is then not tried until it is changed or a person says so.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
-from datetime import datetime, timedelta
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from datetime import datetime
+
+from django.db.models import Q
+from django.db.models.functions import Least
+from django.utils import timezone
 
 from soc.ldap_probe.diagnostics import Outcome
-from soc.ldap_probe.models import Credential, DirectoryServer
+from soc.ldap_probe.models import ANSWERED_BIND, Credential, DirectoryServer
 from soc.ldap_probe.probe import Finding
+from soc.ldap_probe.turns import Turns
 
-REFUSALS = 2
-PAUSE = timedelta(minutes=15)
+MOST_REFUSALS = 2
+"""Below the lowest limit in use, 3, whatever else knows the password."""
+
 HELD_BACK = "held_back"
 
-
-def is_held(credential: Credential, now: datetime) -> bool:
-    """Tell whether a credential must not be tried now."""
-    if credential.refused_at is None or credential.refusals < REFUSALS:
-        return False
-    return now - credential.refused_at < PAUSE
+_WITHOUT_BIND = {Outcome.DOWN, Outcome.TIMEOUT, Outcome.CERTIFICATE}
+"""What a probe without the credential finds out as surely as one with it."""
 
 
-def may_try(server: DirectoryServer, now: datetime) -> bool:
-    """Tell whether a server may be asked to take its credential now."""
-    if is_held(server.credential, now):
-        return False
-    return server.bind_refused_at is None or now - server.bind_refused_at >= PAUSE
+def is_held(credential: Credential) -> bool:
+    """Return whether a credential is not tried any more."""
+    return credential.refusals >= MOST_REFUSALS
 
 
-def first_of_each(servers: Iterable[DirectoryServer], now: datetime) -> dict[int, DirectoryServer]:
-    """Return the server that goes first with each credential, by the credential's key."""
-    chosen: dict[int, DirectoryServer] = {}
-    # A server that refused it lately says less about the credential than one that took it, or was
-    # not asked; and the others would wait for one that hangs.
-    for server in sorted(servers, key=lambda s: (s.bind_refused_at is not None, s.failures > 0)):
-        if server.credential_id and may_try(server, now):
-            chosen.setdefault(server.credential_id, server)
-    return chosen
+def held(key: str) -> list[Credential]:
+    """Return the credentials that are not tried any more, all of them or the one of a key."""
+    found = Credential.objects.filter(refusals__gte=MOST_REFUSALS)
+    return [credential for credential in found if key in ("", str(credential.pk))]
+
+
+def turns(servers: Iterable[DirectoryServer]) -> dict[int, Turns]:
+    """Return the turns of a round at each credential, by the credential's key.
+
+    Those that took it last time come first. After a refusal nobody else is asked while there is
+    one of them: whether it is the credential or the one server that is wrong is theirs to say.
+    """
+    using: dict[int, list[DirectoryServer]] = {}
+    for server in servers:
+        if server.credential_id is not None:
+            using.setdefault(server.credential_id, []).append(server)
+    doubtful = {key for key, (one, *_) in using.items() if one.credential.refusals}
+    watched = DirectoryServer.objects.filter(enabled=True, credential__in=doubtful)
+    taken = set(watched.filter(_TOOK_IT).values_list("credential", flat=True)) if doubtful else ()
+    return {key: Turns(_order(asked, only_takers=key in taken)) for key, asked in using.items()}
+
+
+_TOOK_IT = Q(bound=True, state__in=ANSWERED_BIND)
+
+
+def _took_it(server: DirectoryServer) -> bool:
+    return server.bound is True and server.state in ANSWERED_BIND
+
+
+def _order(servers: Sequence[DirectoryServer], *, only_takers: bool) -> list[int]:
+    if is_held(servers[0].credential):
+        return []
+    asked = [
+        server
+        for server in servers
+        if server.bind_refusals < MOST_REFUSALS and (_took_it(server) or not only_takers)
+    ]
+    # The others wait for one that hangs.
+    asked.sort(key=lambda s: (not _took_it(s), s.bind_refusals, s.failures > 0, s.pk))
+    return [server.pk for server in asked]
+
+
+def lease(keys: Collection[int], until: datetime, now: datetime) -> set[int]:
+    """Reserve credentials for one round, and return the keys of those that no other round uses.
+
+    To be called in the transaction that claims the servers. Two workers that bind with the same
+    credential at the same time would add up their refusals.
+    """
+    # A time further ahead is of a clock that was wrong.
+    used = Q(used_until__gt=now, used_until__lte=until)
+    free = Credential.objects.filter(pk__in=keys).exclude(used)
+    taken = list(free.select_for_update().order_by("pk").values_list("pk", flat=True))
+    Credential.objects.filter(pk__in=taken).update(used_until=until)
+    return set(taken)
 
 
 def note(
     servers: Sequence[DirectoryServer], findings: Mapping[int, Finding], now: datetime
 ) -> set[int]:
-    """Note what became of each credential; return the keys of those that were used or held."""
-    taken: dict[int, list[bool]] = {}
+    """Record what became of each credential; return the keys of those that were used or held."""
+    keys = {server.credential_id for server in servers if server.credential_id is not None}
+    stored = Credential.objects.filter(pk__in=keys).select_for_update().in_bulk()
+    answers: dict[int, list[Finding]] = {}
     for server in servers:
-        finding = findings[server.pk]
-        if server.credential_id and finding.bound is not None:
-            taken.setdefault(server.credential_id, []).append(finding.bound)
-            server.bind_refused_at = None if finding.bound else now
-    for key, answers in taken.items():
-        refusal = next(
-            (
-                findings[server.pk]
-                for server in servers
-                if server.credential_id == key and findings[server.pk].bound is False
-            ),
-            None,
-        )
-        credential = Credential.objects.filter(pk=key)
-        if any(answers):
-            credential.exclude(refusals=0).update(refusals=0, refused_at=None, refusal="")
-        elif refusal and (found := credential.first()):
-            credential.update(refusals=found.refusals + 1, refused_at=now, refusal=refusal.detail)
-    return {server.credential_id for server in servers if server.credential_id}
+        finding, credential = findings[server.pk], stored.get(server.credential_id or 0)
+        # An answer about a password that was changed meanwhile says nothing of the new one.
+        if finding.bound is None or not credential or _differ(credential, server.credential):
+            continue
+        answers.setdefault(credential.pk, []).append(finding)
+        server.bound = finding.bound
+        server.bind_refusals = 0 if finding.bound else server.bind_refusals + 1
+        server.bind_refused_at = None if finding.bound else now
+    for key, credential in stored.items():
+        found = answers.get(key, [])
+        if any(finding.bound for finding in found):
+            credential.refusals, credential.refused_at, credential.refusal = 0, None, ""
+        for refusal in (finding for finding in found if not finding.bound):
+            credential.refusals += 1
+            credential.refused_at, credential.refusal = now, refusal.detail
+        credential.used_until = None
+    fields = ("refusals", "refused_at", "refusal", "used_until")
+    Credential.objects.bulk_update(stored.values(), fields)
+    return keys
 
 
-def held_back(finding: Finding, credential: Credential) -> Finding:
-    """Return what was found without a credential as what it says about one that was not tried."""
-    if finding.outcome == Outcome.OK:
-        finding.outcome, finding.error = Outcome.CREDENTIAL, HELD_BACK
-        finding.detail = (
-            f"It works for strangers. The credential {credential} was refused lately and not "
-            "tried, so that no account is locked."
-        )
+def held_back(finding: Finding, credential: Credential, *, late: bool) -> Finding | None:
+    """Return what a probe without the credential says about the server, None for nothing.
+
+    What it reads says nothing of what the credential would: many servers show anonymous clients
+    less, or nothing.
+    """
+    if finding.outcome in _WITHOUT_BIND:
+        return finding
+    if late:
+        return None
+    finding.outcome, finding.error = Outcome.CREDENTIAL, HELD_BACK
+    finding.detail = (
+        f"The server answers. The credential {credential} was refused and not tried here, so that "
+        "no account is locked."
+    )
     return finding
+
+
+def try_now(chosen: Collection[int]) -> int:
+    """Allow one more refusal of each credential, and make its servers due; return their number."""
+    once = MOST_REFUSALS - 1
+    Credential.objects.filter(pk__in=chosen).update(refusals=Least("refusals", once))
+    servers = DirectoryServer.objects.filter(credential__in=chosen, enabled=True)
+    return servers.update(bind_refusals=Least("bind_refusals", once), next_probe_at=timezone.now())
 
 
 def forget_refusals(instance: Credential, **_: object) -> None:
     """Have a credential that was changed tried at once, by all its servers."""
     stored = Credential.objects.filter(pk=instance.pk).first()
-    if stored and (stored.user, stored.password) != (instance.user, instance.password):
+    if stored and _differ(stored, instance):
         instance.refusals, instance.refused_at, instance.refusal = 0, None, ""
-        instance.servers.update(bind_refused_at=None)
+        instance.servers.update(bound=None, bind_refusals=0, bind_refused_at=None)
+
+
+def _differ(one: Credential, other: Credential) -> bool:
+    return (one.user, one.password) != (other.user, other.password)

@@ -27,10 +27,13 @@ class Credential(models.Model):
     password = SealedField()
 
     refusals = models.PositiveIntegerField(
-        default=0, editable=False, help_text="Rounds in a row in which nobody took it."
+        default=0, editable=False, help_text="Binds in a row that were refused, at any server."
     )
     refused_at = models.DateTimeField(null=True, editable=False)
     refusal = models.TextField(blank=True, editable=False)
+    used_until = models.DateTimeField(
+        null=True, editable=False, help_text="Until then one round alone binds with it."
+    )
 
     class Meta:
         ordering = ("name",)
@@ -98,6 +101,10 @@ class State(models.TextChoices):
     DOWN = Outcome.DOWN.value
 
 
+ANSWERED_BIND = (State.OK, State.SLOW, State.REFERRAL, State.REFUSED)
+"""States of a server with a credential that can only follow a bind."""
+
+
 class DirectoryServer(models.Model):
     """A directory server to watch, with the state that its probes have left."""
 
@@ -158,6 +165,12 @@ class DirectoryServer(models.Model):
     detail = models.TextField(blank=True, editable=False)
     failures = models.PositiveIntegerField(
         default=0, editable=False, help_text="Probes in a row that it did not answer."
+    )
+    bound = models.BooleanField(
+        null=True, editable=False, help_text="Whether it took its credential; empty: never asked."
+    )
+    bind_refusals = models.PositiveIntegerField(
+        default=0, editable=False, help_text="Binds in a row that it refused."
     )
     bind_refused_at = models.DateTimeField(null=True, editable=False)
     recent = models.JSONField(

@@ -12,8 +12,8 @@ import re
 import select
 import socket
 import time
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import Any
 
@@ -87,6 +87,10 @@ class Target:
     filter: str = ""
     replication: bool = False
 
+    def without_credential(self) -> Target:
+        """Return the same server with what it may show anybody: its RootDSE."""
+        return replace(self, user="", password="", base="", filter="", replication=False)
+
 
 @dataclass
 class Finding:
@@ -115,13 +119,22 @@ class Finding:
         return sum(self.milliseconds.values())
 
 
+def _always() -> bool:
+    return True
+
+
 def probe(
     target: Target,
     *,
+    may_bind: Callable[[], bool] = _always,
     network_seconds: float = NETWORK_SECONDS,
     operation_seconds: float = OPERATION_SECONDS,
 ) -> Finding:
-    """Probe a server and return what was found; nothing that a server does raises."""
+    """Probe a server and return what was found; nothing that a server does raises.
+
+    ``may_bind`` is asked when everything before the bind has gone well, and may wait. Where it
+    says no, the rest is that of ``Target.without_credential``.
+    """
     finding = Finding()
     phase = Phase.RESOLVE
 
@@ -147,6 +160,8 @@ def probe(
                 with timed(Phase.TLS):
                     session.secure(deadline)
                 finding.tls_version = session.stream.tls_version
+            if target.user and not may_bind():
+                target = session.target = target.without_credential()
             deadline = Deadline(operation_seconds)
             if target.user:
                 try:
@@ -193,7 +208,7 @@ class _Session:
 
     def __init__(self, sock: socket.socket, target: Target) -> None:
         self.stream = Stream(sock, _at(target))
-        self._target = target
+        self.target = target
         self._ours, theirs = socket.socketpair()
         self._ours.setblocking(False)
         # libldap waits for readiness first, but would wait in read(2) for the rest of a message.
@@ -215,11 +230,11 @@ class _Session:
 
     def secure(self, deadline: Deadline) -> None:
         """Turn to TLS, by the extended operation if the port begins in clear text."""
-        if self._target.security == Security.STARTTLS:
+        if self.target.security == Security.STARTTLS:
             with self._answers(Outcome.DOWN, "starttls_refused", "does not start TLS"):
                 message = self._client.extop(ExtendedRequest(_START_TLS, None))
                 self._wait(message, deadline, alone=True)
-        self.stream.start_tls(self._target.authority, self._target.host, deadline)
+        self.stream.start_tls(self.target.authority, self.target.host, deadline)
 
     def bind(self, deadline: Deadline) -> None:
         """Bind as the target's user.
@@ -227,7 +242,7 @@ class _Session:
         Raises:
             Fault: it was refused.
         """
-        target = self._target
+        target = self.target
         if not target.password:
             # RFC 4513, section 5.1.2: it would succeed, as nobody.
             raise Fault(
@@ -254,7 +269,7 @@ class _Session:
         Raises:
             Fault: none was.
         """
-        target = self._target
+        target = self.target
         wanted = f"{printable(target.filter or 'the entry')} below {target.base or 'the RootDSE'}"
         with self._answers(Outcome.REFUSED, "", f"does not show {wanted}"):
             found, references = self._search(target.base, target.filter, [_NO_ATTRIBUTES], deadline)
@@ -286,7 +301,7 @@ class _Session:
         return {csn[2]: csn[0] for value in values if (csn := _CSN.fullmatch(value))}, None
 
     def _suffix(self, contexts: list[str]) -> str:
-        base = self._target.base.lower()
+        base = self.target.base.lower()
         holding = [suffix for suffix in contexts if base.endswith(suffix.lower())]
         return max(holding, key=len, default=contexts[0] if contexts else "")
 
@@ -343,7 +358,7 @@ class _Session:
                     # libldap would take some letters for a long message and wait for its rest.
                     raise Fault(
                         *(Outcome.DOWN, "not_ldap"),
-                        f"{_at(self._target)} does not speak LDAP, it said "
+                        f"{_at(self.target)} does not speak LDAP, it said "
                         f"{printable(received[:60].decode('ascii', 'replace'))!r}: look at the "
                         "port and at the security setting.",
                     )
@@ -352,7 +367,7 @@ class _Session:
                     # RFC 4511, section 4.14.1; it could pass for something said under TLS.
                     raise Fault(
                         *(Outcome.DOWN, "starttls_refused"),
-                        f"{_at(self._target)} kept talking in clear text after it agreed to TLS.",
+                        f"{_at(self.target)} kept talking in clear text after it agreed to TLS.",
                     )
                 self._ours.sendall(received)
 
@@ -374,7 +389,7 @@ class _Session:
             yield
         except ldap.LDAPError as problem:
             told = problem.args[0] if problem.args and isinstance(problem.args[0], dict) else {}
-            raise _fault(_at(self._target), problem, told, outcome, error, what) from None
+            raise _fault(_at(self.target), problem, told, outcome, error, what) from None
 
 
 _ELSEWHERE = re.compile(r"ldaps?://\S+")

@@ -3,7 +3,7 @@
 import logging
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor, wait
+from concurrent.futures import ThreadPoolExecutor
 from copy import copy
 from datetime import datetime, timedelta
 
@@ -16,13 +16,13 @@ from soc.ldap_probe import conditions, credentials, replication, speed
 from soc.ldap_probe.diagnostics import ANSWERED, Outcome
 from soc.ldap_probe.models import DirectoryServer, ProbeResult, State
 from soc.ldap_probe.probe import HAS_CLIENT, Finding, Phase, Security, Target, probe
+from soc.ldap_probe.turns import Turn, Turns
 from soc.notify.deadlocks import again_after_deadlock
 
 MOST_AT_ONCE = 100
 """Servers of one round, each probed by a thread of its own (docs/ldap.md has the measurement).
 
-A probe lasts 15 s at most, and those with a credential begin when its first one has ended: a round
-of servers that all hang ends in 30 s, and 500 such servers are through in half of 5 minutes.
+A probe lasts 15 s at most, and up to 25 s more while it waits for its turn at a credential.
 """
 
 CLAIM = timedelta(seconds=120)
@@ -36,7 +36,8 @@ POINTS = 36
 
 _STATE_FIELDS = (
     *("next_probe_at", "probed_at", "state", "state_since", "detail", "failures", "recent"),
-    *("bind_refused_at", "csn", "missing", "usn", "usn_moved_at", "lag"),
+    *("bound", "bind_refusals", "bind_refused_at"),
+    *("csn", "missing", "usn", "usn_moved_at", "lag"),
 )
 
 logger = logging.getLogger(__name__)
@@ -60,7 +61,9 @@ def claim(now: datetime) -> list[DirectoryServer]:
     can_skip = connection.features.has_select_for_update_skip_locked
     with transaction.atomic():
         locked = due.order_by("next_probe_at").select_for_update(skip_locked=can_skip)
-        keys = list(locked.values_list("pk", flat=True)[:MOST_AT_ONCE])
+        found = dict(locked.values_list("pk", "credential")[:MOST_AT_ONCE])
+        leased = credentials.lease({key for key in found.values() if key}, now + CLAIM, now)
+        keys = [pk for pk, key in found.items() if key is None or key in leased]
         DirectoryServer.objects.filter(pk__in=keys).update(next_probe_at=now + CLAIM)
     claimed = DirectoryServer.objects.filter(pk__in=keys).order_by("pk")
     related = claimed.select_related("authority", "credential", "profile")
@@ -71,55 +74,60 @@ def claim(now: datetime) -> list[DirectoryServer]:
 
 
 def probe_all(servers: Sequence[DirectoryServer]) -> dict[int, Finding]:
-    """Probe servers at the same time; return what was found by the servers' keys."""
-    now = timezone.now()
-    first = credentials.first_of_each(servers, now)
-    refused: set[int] = set()
+    """Probe servers at the same time; return what was found by the servers' keys.
+
+    A server that waited too long for its turn at a credential may have no finding.
+    """
+    turns = credentials.turns(servers)
     with ThreadPoolExecutor(min(len(servers), MOST_AT_ONCE), thread_name_prefix="probe") as pool:
-        pending: dict[int, Future[Finding]] = {}
-        for server in servers:
-            if server.credential_id is None or first.get(server.credential_id) is server:
-                pending[server.pk] = pool.submit(_probe, server, bind=True)
-        wait([pending[server.pk] for server in first.values()])
-        for key, server in first.items():
-            if pending[server.pk].result().bound is False:
-                refused.add(key)
-        for server in servers:
-            if server.pk not in pending:
-                bind = server.credential_id not in refused and credentials.may_try(server, now)
-                pending[server.pk] = pool.submit(_probe, server, bind=bind)
-        return {key: future.result() for key, future in pending.items()}
+        pending = {
+            server.pk: pool.submit(_probe, server, turns.get(server.credential_id or 0))
+            for server in servers
+        }
+    found = {key: future.result() for key, future in pending.items()}
+    return {key: finding for key, finding in found.items() if finding is not None}
 
 
-def _probe(server: DirectoryServer, *, bind: bool) -> Finding:
+def _probe(server: DirectoryServer, turns: Turns | None) -> Finding | None:
+    if turns is None:
+        return probe(target_of(server))
+    turn = Turn.GRANTED
+
+    def may_bind() -> bool:
+        nonlocal turn
+        turn = turns.wait(server.pk)
+        return turn == Turn.GRANTED
+
+    bound = None
     try:
-        target = target_of(server, bind=bind)
+        finding = probe(target_of(server), may_bind=may_bind)
+        bound = finding.bound
     except SealProblem as problem:
-        return Finding(Outcome.CREDENTIAL, "sealed", detail=str(problem), bound=False)
-    finding = probe(target)
-    if server.credential and not bind:
-        return credentials.held_back(finding, server.credential)
-    return finding
+        return Finding(Outcome.CREDENTIAL, "sealed", detail=str(problem))
+    finally:
+        turns.leave(server.pk, bound)
+    if turn == Turn.GRANTED:
+        return finding
+    return credentials.held_back(finding, server.credential, late=turn == Turn.LATE)
 
 
-def target_of(server: DirectoryServer, *, bind: bool = True) -> Target:
-    """Return a server as the probe takes it; without its credential, only the RootDSE is read.
+def target_of(server: DirectoryServer) -> Target:
+    """Return a server as the probe takes it.
 
     Raises:
         SealProblem: the keys of this service do not open the credential.
     """
     credential = server.credential
-    as_nobody = credential is not None and not bind
     return Target(
         host=server.host,
         port=server.port,
         security=Security(server.security),
         authority=server.authority.pem if server.authority else "",
-        user=credential.user if credential and bind else "",
-        password=credential.password.reveal() if credential and bind else "",
-        base="" if as_nobody else server.base,
-        filter="" if as_nobody else server.filter,
-        replication=bool(server.group) and not as_nobody,
+        user=credential.user if credential else "",
+        password=credential.password.reveal() if credential else "",
+        base=server.base,
+        filter=server.filter,
+        replication=bool(server.group),
     )
 
 
@@ -136,6 +144,9 @@ def record(servers: Sequence[DirectoryServer], findings: Mapping[int, Finding]) 
             pk__in=[server.pk for server in servers], enabled=True
         )
         keys = set(watched.select_for_update().order_by("pk").values_list("pk", flat=True))
+        if late := keys - findings.keys():
+            watched.filter(pk__in=late).update(next_probe_at=now + RETRY)
+            keys -= late
         # Copies: a transaction that begins again begins with the servers as they were.
         present = [copy(server) for server in servers if server.pk in keys]
         results = [_take(server, findings[server.pk], now) for server in present]

@@ -5,13 +5,14 @@ from django.contrib import messages
 from django.contrib.auth.decorators import permission_required
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import get_object_or_404, redirect, render
+from django.urls import reverse
 from django.utils import timezone
 from django.views.decorators.cache import never_cache
 from django.views.decorators.http import require_http_methods, require_POST, require_safe
 
 from soc import menu
-from soc.ldap_probe import importing, lists, pictures
-from soc.ldap_probe.models import DirectoryServer
+from soc.ldap_probe import credentials, importing, lists, pictures
+from soc.ldap_probe.models import Credential, DirectoryServer
 
 _may_see = permission_required("ldap_probe.view_directoryserver", raise_exception=True)
 _may_probe = permission_required("ldap_probe.probe_directoryserver", raise_exception=True)
@@ -25,7 +26,8 @@ _may_import = permission_required(
 @_may_see
 def directories(request: HttpRequest) -> HttpResponse:
     """Show the list of servers."""
-    return render(request, "ldap_probe/list.html", _listing(request) | _frame())
+    held = {"held": credentials.held(request.GET.get("credential", ""))}
+    return render(request, "ldap_probe/list.html", _listing(request) | held | _frame())
 
 
 @require_safe
@@ -101,6 +103,18 @@ def probe_directory(request: HttpRequest, key: int) -> HttpResponse:
         DirectoryServer.objects.filter(pk=key).update(next_probe_at=timezone.now())
         messages.success(request, f"{server} is due: the next round, within 10 s, takes it.")
     return redirect("directory", key)
+
+
+@require_POST
+@_may_probe
+def try_credential(request: HttpRequest, key: int) -> HttpResponse:
+    """Allow one more bind with a credential that is not tried any more."""
+    credential = get_object_or_404(Credential, pk=key)
+    credentials.try_now([credential.pk])
+    messages.success(
+        request, f"The next round, within 10 s, tries {credential} at one server, then at the rest."
+    )
+    return redirect(f"{reverse('directories')}?credential={credential.pk}")
 
 
 # --- Import -------------------------------------------------------------------------------------

@@ -14,6 +14,8 @@ from soc.ldap_probe.probe import Finding, Phase, Target
 
 DOWN = Finding(Outcome.DOWN, "connect_refused", "No connection.")
 HANGS = Finding(Outcome.TIMEOUT, "search_timeout", "It hangs.")
+BAD_NAME = Finding(Outcome.CERTIFICATE, "wrong_name", "It is for another name.")
+HIDDEN = Finding(Outcome.REFUSED, "inappropriate_authentication", "Nothing for the anonymous.")
 REFUSED = Finding(Outcome.CREDENTIAL, "wrong_password", "The password is wrong.", bound=False)
 
 
@@ -23,6 +25,11 @@ def fine(target: Target, **values: Any) -> Finding:
     return Finding(milliseconds=spent, tls_version="TLSv1.3", bound=bound, **values)
 
 
+def refusing(target: Target) -> Finding:
+    """Refuse every bind, and show anonymous clients the RootDSE."""
+    return Finding(**vars(REFUSED)) if target.user else fine(target)
+
+
 class Directory:
     """What each host finds, by a finding or by a function of the target; and what was asked."""
 
@@ -30,9 +37,13 @@ class Directory:
         self.says: dict[str, Finding | Callable[[Target], Finding]] = {}
         self.asked: list[Target] = []
 
-    def probe(self, target: Target) -> Finding:
-        self.asked.append(target)
+    def probe(self, target: Target, may_bind: Callable[[], bool] = lambda: True) -> Finding:
         said = self.says.get(target.host, fine)
+        comes_to_the_bind = callable(said) or said.bound is not None
+        if target.user and comes_to_the_bind and not may_bind():
+            target = target.without_credential()
+        if comes_to_the_bind:
+            self.asked.append(target)
         return said(target) if callable(said) else Finding(**vars(said))
 
     def binds(self) -> list[str]:
