@@ -16,6 +16,7 @@ from soc.queues import BY_NAME
 EVENTS = 20_000
 FAULTS = "duplicate=0.1,malformed=0.05,stale=0.05"
 KILLS = 5
+DRAINED = 10_000
 
 STATE = """
 from django.db.models import Count, Sum
@@ -66,6 +67,40 @@ def waiting(stack: Stack) -> int:
     return sum(queues[name]["messages"] for name in ("events", "events.dead"))
 
 
+def consumed(stack: Stack) -> int:
+    """How often the worker has begun to consume: after each start, and each reconnect."""
+    log = run("docker", "logs", stack.container("worker-events"))
+    return log.count("The stream's queue events is consumed")
+
+
+def redelivered(stack: Stack) -> int:
+    """How many messages the broker has delivered again since it started, by its own counters."""
+    counters = stack.exec("rabbitmq", "rabbitmqctl", "eval", "rabbit_global_counters:overview().")
+    return sum(map(int, re.findall(r"messages_redelivered_total *=> *(\d+)", counters)))
+
+
+SPAN = """
+from soc.events.models import DeadLetter, Event
+stored = Event.objects.order_by("pk")
+letters = DeadLetter.objects.order_by("last_seen_at")
+last = [stored.last().received_at, *(letter.last_seen_at for letter in [letters.last()] if letter)]
+answer = [stored.filter(pk__gt={known}).first().received_at.timestamp(), max(last).timestamp()]
+"""
+"""When the first and the last message were stored, of those after the event ``known``."""
+
+
+def drained_per_second(stack: Stack, malformed: float) -> float:
+    """Let a started worker drain what waits for it; return the messages per second."""
+    newest = "from soc.events.models import Event\nanswer = Event.objects.latest('pk').pk"
+    stack.compose("stop", "worker-events")
+    known = stack.data(newest)
+    simulate(stack, f"--events={DRAINED}", "--hurry", f"--faults=malformed={malformed}")
+    stack.compose("start", "worker-events")
+    wait_for("an empty queue", lambda: waiting(stack) == 0, seconds=120)
+    first, last = stack.data(SPAN.format(known=known))
+    return DRAINED / (last - first)
+
+
 def kill_the_worker(stack: Stack) -> None:
     run("docker", "kill", "--signal=KILL", stack.container("worker-events"))
     run("docker", "start", stack.container("worker-events"))
@@ -75,7 +110,7 @@ def kill_the_worker(stack: Stack) -> None:
 def test_nothing_is_lost_or_doubled_whatever_dies(
     stack: Stack, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    before = state(stack)
+    before, began = state(stack), consumed(stack)
     publishing = Publishing(stack, f"--events={EVENTS}", "--rate=1000", f"--faults={FAULTS}")
     publishing.start()
     wait_for("the first events", lambda: state(stack)["events"] > before["events"] + 500)
@@ -92,6 +127,7 @@ def test_nothing_is_lost_or_doubled_whatever_dies(
     after = state(stack)
     with capsys.disabled():
         print(f"\npublished {published}\nstored {after}")
+        print(f"begun to consume {consumed(stack) - began} times, for {KILLS} kills of the worker")
     good = published["good"] + published["stale"]
     assert published["malformed"] > 0.04 * EVENTS
     assert published["duplicate"] > 0.08 * EVENTS
@@ -101,6 +137,26 @@ def test_nothing_is_lost_or_doubled_whatever_dies(
     assert after["distinct letters"] - before["distinct letters"] == published["malformed"]
     assert after["duplicates"] - before["duplicates"] >= published["duplicate"]
     assert after["stale"] - before["stale"] >= published["stale"]
+
+
+@pytest.mark.drill
+def test_malformed_messages_cost_no_reconnect_no_redelivery_and_little_time(
+    stack: Stack, capsys: pytest.CaptureFixture[str]
+) -> None:
+    simulate(stack, "--events=1", "--hurry")
+    wait_for("an empty queue", lambda: waiting(stack) == 0)
+    rates = {}
+    for malformed in (0.0, 0.1, 0.5, 0.9):
+        began, again = consumed(stack), redelivered(stack)
+        rates[malformed] = drained_per_second(stack, malformed)
+        reconnects, redeliveries = consumed(stack) - began - 1, redelivered(stack) - again
+        with capsys.disabled():
+            print(
+                f"\n{malformed:.0%} malformed: {rates[malformed]:,.0f} messages/s, "
+                f"{reconnects} reconnects, {redeliveries} redeliveries"
+            )
+        assert (reconnects, redeliveries) == (0, 0)
+    assert rates[0.1] >= 0.8 * rates[0.0]
 
 
 def test_stale_events_raise_no_alert(stack: Stack) -> None:

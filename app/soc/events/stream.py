@@ -13,7 +13,6 @@ import socket
 import threading
 import time
 from collections import deque
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -99,7 +98,6 @@ class _Batch:
     events: list[WindowsEvent | Malformed] = field(default_factory=list)
     size: int = 0
     since: float = field(default_factory=time.monotonic)
-    refused: Sequence[int] = ()
 
     @property
     def is_full(self) -> bool:
@@ -107,10 +105,12 @@ class _Batch:
         return len(self.messages) >= BATCH or self.size >= MOST_BYTES
 
     def settle(self) -> None:
-        """Tell the broker what became of the messages; it parks those refused."""
+        """Acknowledge the messages, the refused ones too: those are dead letters already.
+
+        Each delivery tag is settled once: the broker closes the channel of whoever names one again
+        (AMQP 0-9-1, basic.ack, "precondition-failed").
+        """
         channel = self.session.channel
-        for place in self.refused:
-            channel.basic_reject(self.messages[place].delivery_tag, requeue=False)
         if settings.EMBEDDED:
             # The file broker acknowledges one at a time.
             for message in self.messages:
@@ -169,12 +169,8 @@ class _Writer(threading.Thread):
             return
         text = "%d messages go to the dead letters; the first because %s"
         logger.warning(text, len(refusals), refusals[0].reason)
-        if settings.EMBEDDED:
-            # The file broker has no dead letters of its own.
-            messages = batch.messages
-            dead.keep([dead.of(messages[place].body, reason) for place, reason in refusals])
-        else:
-            batch.refused = [refusal.place for refusal in refusals]
+        messages = batch.messages
+        dead.keep([dead.of(messages[place].body, reason) for place, reason in refusals])
 
 
 class Intake(threading.Thread):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+from collections import Counter
 from collections.abc import Iterator
 from typing import Any
 
@@ -13,7 +14,7 @@ from kombu import Exchange
 
 from harness import wait_for
 from soc.celery import app
-from soc.events import shapes, stream
+from soc.events import dead, shapes, stream
 from soc.events.ingest import Counts, Ingest, Refusal, Taken
 from winlogbeat import body, of_6
 
@@ -21,10 +22,25 @@ GOOD = body(of_6())
 
 
 class Channel:
-    """A channel that notes what it is told."""
+    """A channel that notes what it is told, and how often each delivery tag is settled."""
 
     def __init__(self) -> None:
         self.told: list[tuple[Any, ...]] = []
+        self.waiting: set[int] = set()
+        self.settles: Counter[int] = Counter()
+
+    def basic_ack(self, tag: int, multiple: bool = False) -> None:
+        self.told.append(("basic_ack", tag))
+        self._settle({known for known in self.waiting if known <= tag} if multiple else {tag}, tag)
+
+    def basic_reject(self, tag: int, requeue: bool) -> None:
+        self.told.append(("basic_reject", tag))
+        self._settle({tag}, tag)
+
+    def _settle(self, tags: set[int], named: int) -> None:
+        """Settle as the broker does, which closes the channel if the tag named does not wait."""
+        self.settles.update(tags | {named})
+        self.waiting -= tags
 
     def __getattr__(self, name: str) -> Any:
         return lambda *arguments, **options: self.told.append((name, *arguments))
@@ -57,6 +73,7 @@ class Link:
             time.sleep(0.001)
             raise TimeoutError
         deliver, message = self.coming.pop(0)
+        self.channels[-1].waiting.add(message.delivery_tag)
         deliver(message)
 
     def heartbeat_check(self) -> None:
@@ -67,6 +84,7 @@ class Link:
 def stored(monkeypatch: pytest.MonkeyPatch, settings: Any) -> list[list[Any]]:
     """The batches that were stored; a message that is no event is refused."""
     settings.EMBEDDED = False
+    monkeypatch.setattr(dead, "keep", lambda letters: None)
     batches: list[list[Any]] = []
 
     def take(_: Ingest, events: list[Any]) -> Taken:
@@ -141,15 +159,50 @@ def test_a_suspect_is_taken_alone_until_a_message_comes_that_is_none(
     assert [len(batch) for batch in stored][:2] == [1, 1]
 
 
-def test_malformed_messages_are_rejected_and_the_others_acknowledged(
-    intake: tuple[stream.Intake, Link],
+@pytest.mark.parametrize(
+    "texts",
+    [
+        [b"!"],
+        [GOOD, b"!"],
+        [b"!", GOOD],
+        [GOOD, b"!", GOOD, b"!", GOOD],
+        [b"!"] * 700,
+        [GOOD, *[b"!"] * 9] * 70,
+    ],
+    ids=["one", "last", "first", "between", "all", "most"],
+)
+def test_each_delivery_is_settled_once_wherever_the_malformed_ones_stand(
+    intake: tuple[stream.Intake, Link], monkeypatch: pytest.MonkeyPatch, texts: list[bytes]
 ) -> None:
     made, link = intake
     widen(made, link)
-    texts = [GOOD, b"!", GOOD, b"!", GOOD]
+    kept: list[dead.Dead] = []
+    monkeypatch.setattr(dead, "keep", kept.extend)
     link.coming = [(made._take, Message(tag, text)) for tag, text in enumerate(texts, 2)]
-    turn_until(made, link, "all settled", lambda: (6,) in told(link, "basic_ack"))
-    assert told(link, "basic_reject") == [(3,), (5,)]
+    channel = link.channels[1]
+    turn_until(made, link, "all settled", lambda: not link.coming and not channel.waiting)
+    assert channel.settles == dict.fromkeys(range(1, len(texts) + 2), 1)
+    assert kept == [dead.Dead(b"!", "bad")] * texts.count(b"!")
+
+
+def test_a_dead_letter_is_stored_before_its_message_is_acknowledged(
+    intake: tuple[stream.Intake, Link], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made, link = intake
+    widen(made, link)
+    turn_until(made, link, "the first stored", lambda: (1,) in told(link, "basic_ack"))
+    tries: list[int] = []
+
+    def keep(letters: list[dead.Dead]) -> None:
+        tries.append(len(told(link, "basic_ack")))
+        if len(tries) < 3:
+            raise OperationalError(2006, "gone away")
+
+    monkeypatch.setattr(dead, "keep", keep)
+    monkeypatch.setattr(stream, "PAUSES", (0.0,))
+    link.coming = [(made._take, Message(2, b"!"))]
+    turn_until(made, link, "it to be settled", lambda: (2,) in told(link, "basic_ack"))
+    assert tries == [1, 1, 1]
 
 
 def test_messages_are_held_while_the_database_is_away_and_heartbeats_go_on(
