@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 from cryptography import x509
+from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import rsa
 from cryptography.hazmat.primitives.serialization import pkcs12
 from cryptography.x509.verification import PolicyBuilder, Store
@@ -234,6 +235,8 @@ def test_logstash_gets_its_certificate_as_java_reads_it(new_site: site.Site) -> 
     assert leaf == certificate(folder / "cert.pem")
     assert key.public_key() == leaf.public_key()
     assert authorities == [certificate(new_site.folder / "ca" / "ca.pem")]
+    site.render(new_site)
+    assert (folder / "logstash.p12").read_bytes() == store
     (folder / "password").write_text(site.new_secret())
     site.render(new_site)
     pkcs12.load_key_and_certificates(
@@ -242,6 +245,38 @@ def test_logstash_gets_its_certificate_as_java_reads_it(new_site: site.Site) -> 
     users = json.loads((new_site.folder / "rabbitmq" / "definitions.json").read_text())["users"]
     (hashed,) = [user["password_hash"] for user in users if user["name"] == "logstash"]
     assert broker.is_hash_of(hashed, (folder / "password").read_text())
+
+
+def test_a_key_store_of_before_whose_authority_java_does_not_trust_is_replaced(
+    new_site: site.Site,
+) -> None:
+    folder = new_site.folder / "logstash"
+    password = (folder / "password").read_bytes()
+    own = pki.Identity.load(folder / "cert.pem", folder / "key.pem")
+    encryption = serialization.BestAvailableEncryption(password)
+    authority = certificate(folder / "ca.pem")
+    old = pkcs12.serialize_key_and_certificates(
+        b"logstash", own.key, own.certificate, [authority], encryption
+    )
+    (folder / "logstash.p12").write_bytes(old)
+    site.render(new_site)
+    found = pkcs12.load_pkcs12((folder / "logstash.p12").read_bytes(), password)
+    assert all(authority.friendly_name for authority in found.additional_certs)
+
+
+def test_what_a_publisher_gets_belongs_to_the_id_that_logstash_runs_as(
+    new_site: site.Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    owners: dict[Path, tuple[int, int]] = {}
+    monkeypatch.setattr(site.os, "chown", lambda path, *ids: owners.update({path: ids}))
+    site.hand_over(new_site)
+    for name in ("logstash.p12", "password", "ca.pem"):
+        path = new_site.folder / "logstash" / name
+        assert owners[path] == (site.PUBLISHER_UID, site.CONTAINER_UID)
+        assert stat.S_IMODE(path.stat().st_mode) == 0o640
+    other = new_site.folder / "web" / "key.pem"
+    assert owners[other] == (site.CONTAINER_UID, site.CONTAINER_UID)
+    assert stat.S_IMODE(other.stat().st_mode) == 0o600
 
 
 def test_a_site_may_bring_its_own_certificate(brought: Callable[..., list[str]]) -> None:

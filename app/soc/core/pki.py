@@ -11,7 +11,6 @@ from cryptography import x509
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.hazmat.primitives.serialization import pkcs12
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 CA_LIFETIME = timedelta(days=3650)
@@ -161,30 +160,6 @@ def names(certificate: x509.Certificate) -> set[str]:
     """Return the host names and addresses that a certificate is for."""
     entries = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
     return {str(entry.value) for entry in entries}
-
-
-def key_store(
-    name: str, password: bytes, identity: Identity, authorities: Iterable[x509.Certificate]
-) -> bytes:
-    """Return a PKCS #12 file (RFC 7292) with an identity and the CAs that it trusts."""
-    encryption = serialization.BestAvailableEncryption(password)
-    return pkcs12.serialize_key_and_certificates(
-        name.encode(), identity.key, identity.certificate, authorities, encryption
-    )
-
-
-def is_key_store_of(
-    content: bytes,
-    password: bytes,
-    identity: Identity,
-    authorities: Iterable[x509.Certificate],
-) -> bool:
-    """Tell whether ``key_store`` would make an equal file, salts aside."""
-    try:
-        _, certificate, others = pkcs12.load_key_and_certificates(content, password)
-    except ValueError:
-        return False
-    return certificate == identity.certificate and set(others) == set(authorities)
 
 
 def problems_of_own(

@@ -27,12 +27,16 @@ from cryptography import x509
 from cryptography.fernet import Fernet
 
 from soc import environment
-from soc.core import broker, pki
+from soc.core import broker, key_stores, pki
 from soc.core.identity import OWN_CERTIFICATE, OWN_KEY, database_user
 from soc.queues import BY_NAME, QUEUES, STREAMS
 
 CONTAINER_UID = 999
 """Every container runs as this id: the public MariaDB and RabbitMQ images give it to theirs."""
+
+PUBLISHER_UID = 1000
+"""Logstash's image runs as this id (its Dockerfile, ``USER 1000``); the simulated robots read the
+same files by their group, which is the containers' own."""
 
 DATABASE = "soc"
 CATCHER_LIFETIME = timedelta(days=20)
@@ -323,10 +327,10 @@ def _render_key_stores(site: Site) -> None:
         identity = pki.Identity.load(folder / "cert.pem", folder / "key.pem")
         authorities = x509.load_pem_x509_certificates((folder / "ca.pem").read_bytes())
         path = folder / f"{publisher}.p12"
-        if not path.exists() or not pki.is_key_store_of(
+        if not path.exists() or not key_stores.is_key_store_of(
             path.read_bytes(), password, identity, authorities
         ):
-            write(path, pki.key_store(publisher, password, identity, authorities))
+            write(path, key_stores.key_store(publisher, password, identity, authorities))
 
 
 def write(path: Path, content: str | bytes) -> None:
@@ -361,11 +365,17 @@ def _taken_ports(values: Mapping[str, str]) -> Iterator[str]:
 
 
 def hand_over(site: Site) -> None:
-    """Give each service's files to the id that the containers run as, the rest to the caller."""
+    """Give each service's files to the id that the containers run as, the rest to the caller.
+
+    A publisher's belong to the id that Logstash's image runs as.
+    """
     caller = site.root.stat()
     for path in (site.env_file, site.folder, *site.folder.rglob("*")):
         of_service = path.is_file() and path.parent.name != "ca" and path != site.env_file
         uid, gid = (CONTAINER_UID,) * 2 if of_service else (caller.st_uid, caller.st_gid)
+        if of_service and path.parent.name in PUBLISHERS:
+            uid = PUBLISHER_UID
+            path.chmod(0o640)
         os.chown(path, uid, gid)
 
 
