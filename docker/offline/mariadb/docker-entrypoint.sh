@@ -63,6 +63,7 @@ create_accounts() {
     root_password=$MARIADB_ROOT_PASSWORD
 }
 
+# shellcheck disable=SC1090 # the site's scripts are not known here
 run_site_scripts() {
     local file
     for file in /docker-entrypoint-initdb.d/*; do
