@@ -6,7 +6,7 @@ BENCH ?= tasks
 PYTHON ?= python3
 
 .DEFAULT_GOAL := help
-.PHONY: help up down logs status site passwords certs rotate mail test drill lint lock bench audit sbom
+.PHONY: help up down logs status site passwords certs rotate mail unit test drill lint types lock bench audit sbom
 
 ##@ Run (SITE=name picks a site; else the one started last, or local)
 help: ## This help
@@ -37,15 +37,25 @@ $(VENV)/ready: app/requirements.txt tests/requirements.txt
 	    && $(VENV)/bin/pip install -q --disable-pip-version-check --no-build-isolation --require-hashes -r tests/ldap-requirements.txt
 	@touch $@
 
-test: lint ## Run every test that this machine can run; REQUIRE=all makes a missing part an error
+unit: $(VENV)/ready ## Run the unit tests: neither containers nor a browser, about a minute
+	@$(VENV)/bin/pytest --numprocesses auto tests/unit
+
+test: lint ## Run every test that this machine can run; TESTS=path takes some, REQUIRE=all skips none
 	@$(VENV)/bin/pytest --numprocesses auto $(TESTS)
 
 drill: $(VENV)/ready ## Break a running site for minutes, and count what was lost: events, mail, rotation
 	@$(VENV)/bin/pytest -m drill $(TESTS)
 
-lint: $(VENV)/ready ## Check the style of the code, type hints included
+SHELL_SCRIPTS = $(shell git grep -lE '^\#!.*sh$$')
+lint: $(VENV)/ready ## Check style, types, shell scripts and templates
 	@$(VENV)/bin/ruff check app tests docker
 	@$(VENV)/bin/ruff format --check app tests docker
+	@$(VENV)/bin/shellcheck $(SHELL_SCRIPTS)
+	@$(VENV)/bin/djlint app --lint --quiet
+	@PYTHONPATH=app $(VENV)/bin/python tests/typecheck.py
+
+types: $(VENV)/ready ## Take repaired errors out of the baseline of type errors
+	@PYTHONPATH=app $(VENV)/bin/python tests/typecheck.py sync
 
 audit: $(VENV)/ready ## Look for insecure code, and for known holes in what the locks name
 	@$(VENV)/bin/bandit -q -c pyproject.toml -r app docker

@@ -1,8 +1,6 @@
 """Gives the tests a site: the settings are validated in a test as they are in a container."""
 
-import os
 import shutil
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -12,7 +10,6 @@ import pytest
 from xdist.scheduler.loadscope import LoadScopeScheduling
 
 from harness import (
-    REPOSITORY,
     Stack,
     copy_tree,
     has_engine,
@@ -20,30 +17,10 @@ from harness import (
     new_name,
     remove_leftovers,
 )
-
-
-def _become_a_process_of_a_site() -> Path:
-    """Create an embedded site and put its variables into this process's environment."""
-    from soc.core import site as sites
-
-    root = Path(tempfile.mkdtemp(prefix="soc-test-"))
-    shutil.copy(REPOSITORY / "env" / "example.env", root)
-    site = sites.Site("local", root)
-    sites.create(site, "embedded", {})
-    sites.render(site)
-    state = root / "state"
-    (state / "static").mkdir(parents=True)
-    os.environ |= site.values() | {
-        "DJANGO_SETTINGS_MODULE": "soc.settings",
-        "SOC_SERVICE": "migrate",
-        "SOC_IDENTITY": str(site.folder / "migrate"),
-        "SOC_STATE": str(state),
-    }
-    return root
-
+from local_site import become_a_process_of_a_site
 
 # Before Django's settings are read, and so at import.
-_SITE_ROOT = _become_a_process_of_a_site()
+_SITE_ROOT = become_a_process_of_a_site()
 django.setup()
 
 
