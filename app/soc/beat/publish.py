@@ -137,7 +137,10 @@ class Publisher:
             try:
                 self._send(run, run.entry.message)
             except self._errors() as error:
+                was_sent = any(owed is run for owed, _, _ in self._unconfirmed.values())
                 self._lose(error)
+                if not was_sent:
+                    return runs[place:]
             except Exception as error:
                 # The project's own code builds messages: what it raises is one task's problem.
                 self._results.append(Result(run, f"{type(error).__name__}: {error}", again=False))

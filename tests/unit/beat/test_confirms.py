@@ -169,6 +169,23 @@ def test_what_is_due_without_a_broker_waits_and_goes_once(app: celery.Celery, ea
 
 
 @EITHER
+def test_a_run_whose_queue_cannot_be_declared_for_a_lost_broker_goes_once(
+    app: celery.Celery, early: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: Any) -> None:
+        raise ConnectionResetError("gone")
+
+    desk = Desk(app, early=early)
+    with monkeypatch.context() as away:
+        away.setattr("soc.beat.publish.maybe_declare", fail)
+        assert desk.work() == []
+    assert desk.broker.ids == []
+    desk.work()
+    assert desk.broker.ids == [desk.publisher.task_id(desk.run)]
+    assert desk.counts.lost == 0
+
+
+@EITHER
 def test_the_end_gives_back_what_was_not_sent_and_connects_no_more(
     app: celery.Celery, early: bool
 ) -> None:
