@@ -110,3 +110,47 @@ def test_every_answer_of_the_broker_is_told_of_the_right_run(stack: Stack) -> No
     assert [problem[:18] for problem in answer["returned"]] == ["no queue takes it:"]
     assert [problem[:14] for problem in answer["lost"]] == ["not confirmed:"] * 2
     assert [problem[:18] for problem in answer["afterwards"]] == ["no queue takes it:"]
+
+
+TWO_CONNECTIONS = """
+import json, socket, ssl, struct, threading
+import django
+django.setup()
+
+serving = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+serving.load_cert_chain("/run/site/cert.pem", "/run/site/key.pem")
+asking = ssl.create_default_context(cafile="/run/site/ca.pem")
+
+def connect():
+    ends = []
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        accept = lambda: ends.append(serving.wrap_socket(listener.accept()[0], server_side=True))
+        accepting = threading.Thread(target=accept)
+        accepting.start()
+        near = socket.create_connection(listener.getsockname())
+        client = asking.wrap_socket(near, server_hostname="beat")
+        accepting.join()
+    ends[0].sendall(b"x")
+    client.recv(1)
+    return client, ends[0]
+
+def failure(call, *arguments):
+    try:
+        call(*arguments)
+    except OSError as error:
+        return type(error).__name__
+
+answers = []
+for use in ("send", "unwrap"):
+    (good, peer), (broken, end) = connect(), connect()
+    end.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    end.close()
+    good.setblocking(False)
+    arguments = [b"x"] if use == "send" else []
+    answers += [failure(getattr(broken, use), *arguments), failure(good.recv, 1)]
+print(json.dumps(answers))
+"""
+
+
+def test_a_connection_that_was_reset_costs_no_other_one_of_the_thread(stack: Stack) -> None:
+    assert as_beat(stack, TWO_CONNECTIONS) == ["ConnectionResetError", "SSLWantReadError"] * 2
