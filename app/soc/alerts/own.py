@@ -2,13 +2,20 @@
 
 from datetime import datetime
 
+from django.conf import settings
+
 from soc.alerts.conditions import Condition
 from soc.beat import status
 from soc.beat.models import Instance
 from soc.core.severity import Severity
+from soc.core.times import local
+from soc.notify import health
 
 BEAT_LAG = ("core", "beat-lag")
 """The rule under which beat's lag is reported."""
+
+MAIL_RELAY = ("core", "mail-relay")
+"""The rule under which an outage of the relay is reported."""
 
 LATE = 5.0
 VERY_LATE = 60.0
@@ -16,6 +23,30 @@ VERY_LATE = 60.0
 
 
 def conditions(now: datetime) -> list[Condition]:
+    """Return what the stack has to report of itself."""
+    return [*_beat(now), _relay(now)]
+
+
+def _relay(now: datetime) -> Condition:
+    """Return whether the site's mail gets out, which no mail can say."""
+    state = health.relay_state()
+    application, rule = MAIL_RELAY
+    facts: dict[str, object] = {}
+    if state.down_since:
+        facts = {"Down since": local(state.down_since), "Attempts": state.failures}
+    return Condition(
+        application=application,
+        rule=rule,
+        subject=f"{settings.SMTP_HOST}:{settings.SMTP_PORT}",
+        severity=Severity.CRITICAL if state.down_since else Severity.OK,
+        observed_at=now,
+        summary=f"All mail waits: {state.error}" if state.down_since else "",
+        facts=facts,
+        link="/#mail",
+    )
+
+
+def _beat(now: datetime) -> list[Condition]:
     """Return how late the active beat is; nothing without one, since nothing is known then."""
     active = Instance.objects.filter(leader=True, ticked_at__gt=now - status.ALIVE_FOR)
     beat = active.order_by("-ticked_at").first()

@@ -81,12 +81,24 @@ def send_due() -> int:
 
 def _probe(began: datetime) -> bool:
     try:
-        smtp.probe()
+        smtp.probe(_addresses())
     except smtp.RelayDown as error:
         relay.mark_down(error, began)
         return False
     relay.mark_up()
     return True
+
+
+def _addresses() -> list[str]:
+    """Return whom the site mails to, one of each domain before the others."""
+    subscriptions = Subscription.objects.filter(enabled=True).order_by("pk")
+    addresses = [
+        address
+        for subscription in subscriptions
+        for address in (*subscription.addresses, *subscription.fallback_addresses)
+    ]
+    of_domains = {address.rpartition("@")[2].lower(): address for address in reversed(addresses)}
+    return list(dict.fromkeys((*of_domains.values(), *addresses)))
 
 
 # --- What needs no relay ------------------------------------------------------------------------
@@ -279,7 +291,7 @@ def _send(mails: Sequence[OutboundMail], began: datetime, end: float) -> int:
             _release(mails[position:])
             break
         try:
-            replies = smtp.deliver(mail) if mail.outstanding else {}
+            replies = smtp.deliver(mail, _addresses) if mail.outstanding else {}
         except smtp.RelayDown as error:
             relay.mark_down(error, began)
             _release(mails[position:], str(error))

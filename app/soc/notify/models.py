@@ -17,6 +17,7 @@ from soc.core.models import Retention
 from soc.core.severity import Severity
 from soc.environment import split
 from soc.notify import templates
+from soc.notify.addresses import as_ascii
 from soc.queues import BY_APPLICATION
 
 
@@ -30,7 +31,8 @@ def validate_addresses(value: str) -> None:
     for address in _lines(value):
         try:
             validate_email(address)
-        except ValidationError:
+            as_ascii(address)
+        except (ValidationError, ValueError):
             wrong.append(address)
     if wrong:
         raise ValidationError(f"Not a mail address: {', '.join(wrong)}")

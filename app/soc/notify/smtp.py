@@ -1,18 +1,23 @@
 """Delivery to the site's mail relay over one kept connection per process (RFC 5321)."""
 
+import logging
+import re
 import smtplib
 import ssl
 import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from email.errors import MessageError
-from email.message import EmailMessage
-from email.utils import format_datetime
+from enum import Enum
+from itertools import islice
 from typing import Any
 
 from django.conf import settings
-from django.utils.encoding import punycode
 
 from soc.core.identity import secret
+from soc.notify import message
+from soc.notify.addresses import as_ascii
 from soc.notify.models import OutboundMail
 from soc.notify.templates import line
 
@@ -27,8 +32,13 @@ MOST_REFUSALS = 5
 """Refused recipients after which a session is not kept. A relay answers a client that makes only
 errors slower and slower, and in the end not at all (Postfix, smtpd_soft_error_limit)."""
 
+MOST_ASKED = 5
+"""Addresses that a relay is asked about to learn whether it refuses the whole site."""
+
 CLOSING = 421
 """The reply of a relay that ends a session, whatever it was asked (RFC 5321, 3.8)."""
+
+logger = logging.getLogger(__name__)
 
 
 class RelayDown(Exception):
@@ -39,12 +49,21 @@ class ConnectionLost(Exception):
     """The relay went away in the middle of a mail, which it may or may not have taken."""
 
 
+class Step(Enum):
+    """What a relay replied to."""
+
+    SENDER = "MAIL"
+    RECIPIENT = "RCPT"
+    CONTENT = "DATA"
+
+
 @dataclass(frozen=True)
 class Reply:
     """What the relay said of a recipient; a code of 0 is our own word on a mail it cannot take."""
 
     code: int
     text: str
+    step: Step = Step.CONTENT
 
     def __str__(self) -> str:
         return f"The relay answered {self.code} {self.text}" if self.code else self.text
@@ -59,8 +78,41 @@ class Reply:
         """Whether another try would be in vain (RFC 5321, 4.2.1)."""
         return self.taken or self.code == 0 or 500 <= self.code < 600
 
+    @property
+    def status(self) -> str:
+        """The enhanced status code (RFC 3463), or nothing: not every relay gives one."""
+        found = _STATUS.search(self.text)
+        return found[0] if found else ""
+
+    @property
+    def too_large(self) -> bool:
+        """Whether a smaller mail may be taken (RFC 1870, 6; RFC 3463, X.2.3 and X.3.4)."""
+        if self.step == Step.RECIPIENT:
+            return False
+        by_code = self.code == 552 and self.status != _MAILBOX_FULL
+        return by_code or self.status in _TOO_LARGE
+
+    @property
+    def may_concern_the_site(self) -> bool:
+        """Whether it may refuse all that the site sends, whoever the recipient is.
+
+        Postfix says at RCPT what it has against a client, its name or its sender. Exim and
+        OpenSMTPD refuse to relay without an enhanced status code.
+        """
+        if not 500 <= self.code < 600 or self.step == Step.CONTENT or self.too_large:
+            return False
+        if self.step == Step.SENDER or self.status in _ABOUT_THE_SENDER:
+            return True
+        return not self.status.startswith(_ABOUT_THE_RECIPIENT)
+
 
 TAKEN = Reply(250, "OK")
+
+_STATUS = re.compile(r"(?<![\d.])[245]\.\d{1,3}\.\d{1,3}(?![\d.])")
+_MAILBOX_FULL = "5.2.2"
+_TOO_LARGE = ("5.2.3", "5.3.4")
+_ABOUT_THE_SENDER = ("5.1.7", "5.1.8")
+_ABOUT_THE_RECIPIENT = ("5.1.", "5.2.", "5.4.", "5.6.")
 
 
 class _Bounded(smtplib.SMTP):
@@ -85,19 +137,29 @@ class _BoundedTLS(_Bounded, smtplib.SMTP_SSL):
 _connection: _Bounded | None = None
 
 
-def deliver(mail: OutboundMail) -> dict[str, Reply]:
+def deliver(mail: OutboundMail, others: Callable[[], Sequence[str]]) -> dict[str, Reply]:
     """Hand a mail to the relay for its outstanding recipients; return the reply for each.
 
+    A mail that is too large goes in a smaller form. ``others`` returns addresses of the site's
+    mail: where all recipients are refused, the relay is asked about them too, lest a login that
+    it does not take any more be booked on one mail after the other.
+
     Raises:
-        RelayDown: the relay cannot be reached or used; it has heard nothing of the mail.
+        RelayDown: the relay cannot be reached, or refuses the site; it has not taken the mail.
         ConnectionLost: whether the relay has taken the mail is unknown.
     """
     end = time.monotonic() + PATIENCE
-    replies = _converse(mail, end)
-    if any(reply.code == CLOSING for reply in replies.values()):
-        # A kept session may have seen too many refusals of other mails: they are not this one's.
-        close()
-        replies = _converse(mail, end)
+    for form in message.forms(mail):
+        replies = _converse(mail, form, end)
+        if any(reply.code == CLOSING for reply in replies.values()):
+            # A kept session may have seen too many refusals of other mails: not this one's.
+            close()
+            replies = _converse(mail, form, end)
+        if not any(reply.too_large for reply in replies.values()):
+            break
+        logger.warning("Mail %s is too large for the relay (%s)", mail.pk, form.name)
+    if _all_refused(replies):
+        _ask(list(dict.fromkeys((*others(), *mail.outstanding))), end)
     if _connection is not None:
         _connection.refusals += sum(not reply.taken for reply in replies.values())
         if _connection.refusals >= MOST_REFUSALS:
@@ -105,21 +167,91 @@ def deliver(mail: OutboundMail) -> dict[str, Reply]:
     return replies
 
 
-def _converse(mail: OutboundMail, end: float) -> dict[str, Reply]:
+def probe(addresses: Sequence[str]) -> None:
+    """Find out whether the relay takes the site's mail for one of some addresses, without a mail.
+
+    Raises:
+        RelayDown: it does not.
+    """
+    _ask(addresses, time.monotonic() + PATIENCE)
+
+
+def _all_refused(replies: Mapping[str, Reply]) -> bool:
+    refused = all(reply.final and not reply.taken for reply in replies.values())
+    return refused and any(reply.may_concern_the_site for reply in replies.values())
+
+
+def _ask(addresses: Iterable[str], end: float) -> None:
+    """Begin a mail in a session of its own, and leave it at that (RFC 5321, 4.1.1.5).
+
+    Raises:
+        RelayDown: the relay refuses the sender, or all of the addresses for what the site is.
+    """
+    close()
     relay = _usable_relay(end)
     try:
-        recipients = {_ascii(address): address for address in mail.outstanding}
-        refused = relay.send_message(compose(mail), _ascii(settings.MAIL_FROM), list(recipients))
+        reply = _asked(relay, addresses)
+    except (smtplib.SMTPException, OSError) as error:
+        close()
+        raise RelayDown(f"{_name()} cannot be used: {error}") from error
+    if reply.code == CLOSING or reply.may_concern_the_site or reply.step == Step.SENDER:
+        close()
+        raise RelayDown(
+            f"{_name()} refuses all mail of this site at {reply.step.value}: {reply.code} "
+            f"{reply.text}. Check SOC_SMTP_USER, its password, SOC_MAIL_FROM and what the relay "
+            "lets them send."
+        )
+
+
+def _asked(relay: smtplib.SMTP, addresses: Iterable[str]) -> Reply:
+    """Return the relay's reply to the sender if it refuses it, or else to a recipient.
+
+    That is the first that is not refused for what the site is, or else the last.
+    """
+    sent_as = list(islice(_sendable(addresses), MOST_ASKED))
+    reply = _of(*relay.mail(message.sender()), Step.SENDER)
+    if not reply.taken:
+        return reply
+    reply = TAKEN
+    for address in sent_as:
+        reply = _of(*relay.rcpt(address), Step.RECIPIENT)
+        if reply.code == CLOSING or not reply.may_concern_the_site:
+            break
+    relay.rset()
+    return reply
+
+
+def _sendable(addresses: Iterable[str]) -> Iterator[str]:
+    """Yield those of some addresses that any relay understands."""
+    for address in addresses:
+        with suppress(ValueError):
+            if (sent_as := as_ascii(address)).isascii():
+                yield sent_as
+
+
+def _converse(mail: OutboundMail, form: message.Form, end: float) -> dict[str, Reply]:
+    relay = _usable_relay(end)
+    try:
+        octets = message.octets(mail, form)
+        recipients = {as_ascii(address): address for address in mail.outstanding}
+        if (most := _largest(relay)) and len(octets) > most:
+            reply = Reply(552, f"5.3.4 [not sent] {len(octets):,} octets of {most:,} at most")
+            return dict.fromkeys(mail.outstanding, reply)
+        options = _options(relay, recipients)
+        refused = relay.sendmail(message.sender(), list(recipients), octets, options)
     except smtplib.SMTPRecipientsRefused as error:
         # After a 421 those that it did not come to have to wait as well.
-        unheard = _of(*list(error.recipients.values())[-1])
+        unheard = _of(*list(error.recipients.values())[-1], Step.RECIPIENT)
         return {
-            address: _of(*error.recipients[sent_as]) if sent_as in error.recipients else unheard
+            address: _of(*error.recipients[sent_as], Step.RECIPIENT)
+            if sent_as in error.recipients
+            else unheard
             for sent_as, address in recipients.items()
         }
     except smtplib.SMTPResponseException as error:
         close()
-        return dict.fromkeys(mail.outstanding, _of(error.smtp_code, error.smtp_error))
+        step = Step.SENDER if isinstance(error, smtplib.SMTPSenderRefused) else Step.CONTENT
+        return dict.fromkeys(mail.outstanding, _of(error.smtp_code, error.smtp_error, step))
     # A local part beyond ASCII is the mail's trouble where the relay lacks SMTPUTF8 (RFC 6531).
     except (smtplib.SMTPNotSupportedError, MessageError, ValueError) as error:
         # The relay may have heard half of it.
@@ -130,61 +262,25 @@ def _converse(mail: OutboundMail, end: float) -> dict[str, Reply]:
         close()
         raise ConnectionLost(f"The relay went away in the middle of it: {error}") from error
     return {
-        address: _of(*refused[sent_as]) if sent_as in refused else TAKEN
+        address: _of(*refused[sent_as], Step.RECIPIENT) if sent_as in refused else TAKEN
         for sent_as, address in recipients.items()
     }
 
 
-def probe() -> None:
-    """Find out whether the relay can be used, without a mail.
-
-    Raises:
-        RelayDown: it cannot.
-    """
-    _usable_relay(time.monotonic() + PATIENCE)
+def _largest(relay: smtplib.SMTP) -> int:
+    """Return the octets that the relay takes at most, or 0 if it does not say (RFC 1870, 4)."""
+    offered = relay.esmtp_features.get("size", "").strip()
+    return int(offered) if offered.isdecimal() else 0
 
 
-def _ascii(address: str) -> str:
-    """Return an address with its domain as A-labels, which every relay takes (RFC 5891)."""
-    local, at, domain = address.rpartition("@")
-    return local + at + punycode(domain)
-
-
-def compose(mail: OutboundMail) -> EmailMessage:
-    """Build the message, the same bytes at every try (RFC 5322, text and HTML as RFC 2046)."""
-    message = EmailMessage()
-    message["Subject"] = mail.subject
-    message["From"] = _ascii(settings.MAIL_FROM)
-    message["To"] = ", ".join(_ascii(address) for address in mail.recipients)
-    message["Date"] = format_datetime(mail.created_at)
-    message["Message-ID"] = mail.message_id
-    message["Auto-Submitted"] = "auto-generated"
-    message.set_content(mail.text, cte=_encoding(mail.text))
-    message.add_alternative(mail.html, subtype="html", cte=_encoding(mail.html))
-    if mail.csv:
-        message.add_attachment(
-            mail.csv.encode(),
-            maintype="text",
-            subtype="csv",
-            filename=mail.csv_name,
-            params={"charset": "utf-8"},
+def _options(relay: smtplib.SMTP, recipients: Iterable[str]) -> tuple[str, ...]:
+    if all(address.isascii() for address in (message.sender(), *recipients)):
+        return ()
+    if not relay.has_extn("smtputf8"):
+        raise smtplib.SMTPNotSupportedError(
+            "an address is beyond ASCII, and the relay does not offer SMTPUTF8"
         )
-    for number, part in enumerate(message.walk()):
-        if part.is_multipart():
-            part.set_boundary(f"={number}={mail.pk.hex}=")
-    return message
-
-
-def _encoding(body: str) -> str | None:
-    """Return the shorter of the transfer encodings of a body (RFC 2045, 6.7 and 6.8).
-
-    The library looks at the first lines only. None leaves plain ASCII as it is.
-    """
-    octets = len(body.encode())
-    foreign = octets - len(body.encode("ascii", "ignore"))
-    if not foreign:
-        return None
-    return "base64" if 6 * foreign > octets else "quoted-printable"
+    return ("SMTPUTF8", "BODY=8BITMIME")
 
 
 def close() -> None:
@@ -200,9 +296,11 @@ def _usable_relay(end: float) -> smtplib.SMTP:
         return _relay(end)
     # A password that the relay does not take is the site's trouble, not a mail's.
     except (smtplib.SMTPException, OSError) as error:
-        raise RelayDown(
-            f"The relay {settings.SMTP_HOST}:{settings.SMTP_PORT} cannot be used: {error}"
-        ) from error
+        raise RelayDown(f"{_name()} cannot be used: {error}") from error
+
+
+def _name() -> str:
+    return f"The relay {settings.SMTP_HOST}:{settings.SMTP_PORT}"
 
 
 def _relay(end: float) -> smtplib.SMTP:
@@ -222,7 +320,11 @@ def _relay(end: float) -> smtplib.SMTP:
 
 def _connect(end: float) -> _Bounded:
     security = settings.SMTP_SECURITY
-    address = {"host": settings.SMTP_HOST, "port": settings.SMTP_PORT, "timeout": TIMEOUT}
+    address = {
+        "host": settings.SMTP_HOST,
+        "port": settings.SMTP_PORT,
+        "timeout": TIMEOUT,
+    }
     if security == "tls":
         relay: _Bounded = _BoundedTLS(end, **address, context=_tls())
     else:
@@ -232,6 +334,7 @@ def _connect(end: float) -> _Bounded:
             relay.starttls(context=_tls())
         if settings.SMTP_USER:
             relay.login(settings.SMTP_USER, secret("smtp_password"))
+        relay.ehlo_or_helo_if_needed()
     except (smtplib.SMTPException, OSError):
         relay.close()
         raise
@@ -244,6 +347,6 @@ def _tls() -> ssl.SSLContext:
     return context
 
 
-def _of(code: int, reply: bytes | str) -> Reply:
+def _of(code: int, reply: bytes | str, step: Step) -> Reply:
     text = reply.decode(errors="replace") if isinstance(reply, bytes) else reply
-    return Reply(code, line(text, 300))
+    return Reply(code, line(text, 300), step)

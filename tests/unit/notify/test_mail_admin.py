@@ -179,7 +179,7 @@ def test_try_again_asks_the_relay_and_the_recipients_anew(
 ) -> None:
     outbox.enqueue(NOTICE, "refused")
     outage.start()
-    outage.handler.recipient_reply = "550 No such user"
+    outage.handler.recipient_reply = "550 5.1.1 No such user"
     delivery.send_due()
     outage.stop()
     outbox.enqueue(NOTICE, "expired")
