@@ -1,7 +1,9 @@
 """What subscribers are told about alerts."""
 
+from collections.abc import Mapping
+
 from soc.alerts.models import Alert, AlertEvent
-from soc.core.links import absolute
+from soc.core.links import absolute, with_host
 from soc.core.severity import Severity
 from soc.core.times import local
 from soc.notify import outbox
@@ -24,8 +26,6 @@ def tell(alert: Alert, event: AlertEvent) -> int:
             return outbox.enqueue(notice(alert, event), key, topic=alert.topic, to=[to])
         case Kind.SUPPRESSED:
             outbox.withdraw([alert.topic])
-        case Kind.RESOLVED if event.before == State.SUPPRESSED:
-            outbox.withdraw([alert.topic])
     return 0
 
 
@@ -37,7 +37,8 @@ def is_told(kind: Kind | None, before: State | None, state: State | None) -> boo
         case Kind.WORSE:
             return state == State.FIRING
         case Kind.RESOLVED:
-            return before not in (State.PENDING, State.SUPPRESSED)
+            # Also of one that was suppressed in the end: who was told before waits for it.
+            return before != State.PENDING
     return False
 
 
@@ -54,23 +55,38 @@ def notice(alert: Alert, event: AlertEvent) -> Notice:
     severity = Severity(alert.severity)
     status = _STATUS.get(Kind(event.kind), "{}").format(severity.label)
     summary = alert.summary or alert.rule.description
-    facts = {
+    return Notice(
+        title=f"{alert.subject.name}: {summary.rstrip('.')}"[:LONGEST_TITLE],
+        severity=severity,
+        summary=summary,
+        facts=_facts(alert, event),
+        link=absolute("alert", alert.pk),
+        application=alert.rule.application,
+        status=status,
+    )
+
+
+def _facts(alert: Alert, event: AlertEvent) -> dict[str, str]:
+    """Return what is shown as a table: what the alert is about, then what was reported of it."""
+    head = {
         "Subject": alert.subject.name,
         "Site": alert.site,
         "Since": local(alert.opened_at),
         "Resolved": local(alert.resolved_at) if alert.resolved_at else "",
         "By": event.by,
         "Note": event.text,
-        **alert.facts,
-        "Page": alert.link,
-        "Runbook": alert.rule.runbook,
     }
-    return Notice(
-        title=f"{alert.subject.name}: {summary.rstrip('.')}"[:LONGEST_TITLE],
-        severity=severity,
-        summary=summary,
-        facts={name: value for name, value in facts.items() if value},
-        link=absolute("alert", alert.pk),
-        application=alert.rule.application,
-        status=status,
-    )
+    tail = {"Page": with_host(alert.link), "Runbook": alert.rule.runbook}
+    facts = {**head, **_renamed(alert.facts, {*head, *tail}), **tail}
+    return {name: value for name, value in facts.items() if value}
+
+
+def _renamed(reported: Mapping[str, str], taken: set[str]) -> dict[str, str]:
+    """Return reported facts, of which none stands in the place of one of ours."""
+    renamed: dict[str, str] = {}
+    for name, value in reported.items():
+        while name in taken:
+            name = f"{name} (reported)"
+        taken = taken | {name}
+        renamed[name] = value
+    return renamed

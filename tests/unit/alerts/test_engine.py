@@ -269,6 +269,19 @@ def test_a_parent_that_only_waits_hides_nothing(rule: Rule, report: Report) -> N
     assert report("critical", parent=("site", "north")).outcome == "fired"
 
 
+def test_a_reported_fact_does_not_stand_in_the_place_of_ours(
+    rule: Rule, subscription: Subscription, report: Report
+) -> None:
+    report("critical", facts={"Since": "1970", "Subject": "evil", "Page": "x", "Disk": "sda"},
+           link="/robots/bot-1/")  # fmt: skip
+    text = OutboundMail.objects.get().text
+    for line in ("Subject: bot-1", "Subject (reported): evil", "Since (reported): 1970",
+                 "Page (reported): x", "Disk: sda", "Page: https://localhost:"):  # fmt: skip
+        assert f"\n{line}" in text
+    assert "Since: 20" in text
+    assert "/robots/bot-1/" in text
+
+
 def test_flapping_makes_one_mail_in_and_one_out(
     rule: Rule, subscription: Subscription, report: Report, clock: Clock
 ) -> None:

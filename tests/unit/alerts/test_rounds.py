@@ -11,6 +11,7 @@ from soc.alerts import actions, engine, own, rounds
 from soc.alerts.models import OPEN, Alert, Rule, Silence, Subject
 from soc.beat.models import Instance
 from soc.core.severity import Severity
+from soc.notify import relay, smtp
 from soc.notify.models import OutboundMail, Subscription
 
 if TYPE_CHECKING:
@@ -216,4 +217,37 @@ def test_a_beat_that_is_late_has_an_alert(clock: Clock, lag: float, state: str |
 
 
 def test_without_a_beat_nothing_is_known_of_its_lag(clock: Clock) -> None:
-    assert own.conditions(clock.now) == []
+    assert {condition.rule for condition in own.conditions(clock.now)} == {"mail-relay"}
+
+
+def test_a_relay_that_refuses_the_site_has_an_alert_until_it_is_cured(clock: Clock) -> None:
+    relay.mark_down(smtp.RelayDown("The relay refuses: 530 5.7.0 Login"), clock.now)
+    for _ in range(4):
+        clock.move(seconds=15)
+        engine.report(own.conditions(clock.now))
+    alert = Alert.objects.get()
+    assert (str(alert.rule), alert.state) == ("core/mail-relay", "firing")
+    assert "530 5.7.0 Login" in alert.summary
+    relay.mark_up()
+    clock.move(seconds=15)
+    engine.report(own.conditions(clock.now))
+    assert not Alert.objects.filter(OPEN).exists()
+
+
+@pytest.mark.parametrize("cause", ["silence", "parent"])
+def test_who_was_told_before_a_suppression_hears_of_an_end_in_it(
+    subscription: Subscription, report: Report, clock: Clock, cause: str
+) -> None:
+    parent = ("works", "north")
+    report("critical", parent=parent)
+    OutboundMail.objects.update(state="sent", next_try_at=None)
+    Subscription.objects.create(name="new", recipients="new@health.internal")
+    if cause == "silence":
+        actions.silence(Alert.objects.all(), "ann", "work", timedelta(hours=1))
+    else:
+        report("critical", subject="north")
+    rounds.run(clock.now)
+    assert Alert.objects.get(subject__name="bot-1").state == "suppressed"
+    report("ok", parent=parent)
+    (last,) = OutboundMail.objects.filter(status="resolved")
+    assert last.subscription == subscription, "nobody else was told"
