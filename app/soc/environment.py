@@ -70,6 +70,9 @@ name = _matches(
 )
 project = _matches(r"[a-z0-9][a-z0-9_-]{0,60}", "a name that Compose takes for a project")
 host = _matches(r"[A-Za-z0-9_]([A-Za-z0-9._:-]*[A-Za-z0-9])?", "a host name or address")
+helo = _matches(
+    r"[A-Za-z0-9]([A-Za-z0-9.-]*[A-Za-z0-9])?|\[[0-9A-Fa-f.:]+\]", "a host name or an [address]"
+)
 mail_address = _matches(r"[^@\s<>,]+@[^@\s<>,]+", "a mail address")
 image = _matches(r".+:(?!latest$)[\w][\w.-]*", "an image with an exact tag (not latest)")
 cpus = _matches(r"(?=.*[1-9])\d{1,3}(\.\d{1,2})?", "a number of CPUs such as 0.20")
@@ -113,7 +116,9 @@ VARIABLES: tuple[Variable, ...] = (
     Variable("SOC_SMTP_PORT", _port),
     Variable("SOC_SMTP_SECURITY", _one_of("starttls", "tls", "none")),
     Variable("SOC_SMTP_USER", _matches(r"\S+", "a user name"), optional=True),
+    Variable("SOC_SMTP_HELO", helo, optional=True),
     Variable("SOC_MAIL_FROM", mail_address),
+    Variable("SOC_MAIL_FROM_NAME", _matches(r"[^<>@\x00-\x1f]{1,64}", "a name"), optional=True),
     Variable("SOC_MAIL_TO", _all(mail_address)),
     Variable("SOC_MAIL_PER_MINUTE", count, optional=True),
     Variable("SOC_SESSION_HOURS", count, optional=True),

@@ -234,12 +234,14 @@ if OIDC_ISSUER and SERVICE == "web":
 
 # --- Mail ------------------------------------------------------------------------------------
 MAIL_FROM = SITE["SOC_MAIL_FROM"]
+MAIL_FROM_NAME = SITE.get("SOC_MAIL_FROM_NAME", "")
 MAIL_TO = environment.split(SITE["SOC_MAIL_TO"])
 MAIL_PER_MINUTE = int(SITE.get("SOC_MAIL_PER_MINUTE") or 120)
 SMTP_HOST = SITE["SOC_SMTP_HOST"]
 SMTP_PORT = int(SITE["SOC_SMTP_PORT"])
 SMTP_SECURITY = SITE["SOC_SMTP_SECURITY"]
 SMTP_USER = SITE.get("SOC_SMTP_USER", "")
+SMTP_HELO = SITE.get("SOC_SMTP_HELO", "")
 
 # --- Celery ----------------------------------------------------------------------------------
 _exchange = Exchange(TASK_EXCHANGE, type="topic")

@@ -1,13 +1,18 @@
 """The message of an outbox row: its header fields, its bodies and its attachment (RFC 5322)."""
 
+import hashlib
 from collections.abc import Iterator
+from email.headerregistry import Address
 from email.message import EmailMessage
-from email.policy import SMTP
+from email.policy import SMTP, EmailPolicy
 from email.utils import format_datetime
 from enum import IntEnum
+from typing import Any
 
 from django.conf import settings
+from django.utils.text import slugify
 
+from soc.core.severity import Severity
 from soc.notify import templates
 from soc.notify.addresses import as_ascii
 from soc.notify.models import OutboundMail
@@ -22,6 +27,7 @@ _NOTES = (
     "The mail relay refuses a mail as large as this one: tables, formatting and the end of a long"
     " text were left out. The board has all of it.",
 )
+_IMPORTANCE = {Severity.CRITICAL: "high", Severity.WARNING: "normal"}
 
 
 class Form(IntEnum):
@@ -32,6 +38,21 @@ class Form(IntEnum):
     SHORT = 2
 
 
+class _Policy(EmailPolicy):
+    """Leaves an ASCII subject on one line.
+
+    Filters such as Sieve scripts (RFC 5228) compare it, and not all of them unfold it first. A
+    line may have 998 octets (RFC 5322, 2.1.1), which is more than any subject of ours.
+    """
+
+    def fold_binary(self, name: str, value: Any) -> bytes:
+        """Return a header field as it is sent (the library's own name)."""
+        whole = name.lower() == "subject" and str(value).isascii()
+        return (_UNFOLDED if whole else SMTP).fold_binary(name, value)
+
+
+_UNFOLDED = SMTP.clone(max_line_length=998)
+_POLICY = _Policy(linesep="\r\n")
 _INTERNATIONAL = SMTP.clone(utf8=True)
 
 
@@ -51,7 +72,7 @@ def octets(mail: OutboundMail, form: Form = Form.WHOLE) -> bytes:
         ValueError: likewise, or a domain is no IDNA 2008 name.
     """
     plain = all(address.isascii() for address in (sender(), *map(as_ascii, mail.recipients)))
-    return compose(mail, form).as_bytes(policy=SMTP if plain else _INTERNATIONAL)
+    return compose(mail, form).as_bytes(policy=_POLICY if plain else _INTERNATIONAL)
 
 
 def sender() -> str:
@@ -91,13 +112,53 @@ def compose(mail: OutboundMail, form: Form = Form.WHOLE) -> EmailMessage:
     return message
 
 
-def _fields(mail: OutboundMail) -> Iterator[tuple[str, str]]:
+def _fields(mail: OutboundMail) -> Iterator[tuple[str, str | Address]]:
+    name = settings.MAIL_FROM_NAME
     yield "Subject", mail.subject
-    yield "From", sender()
+    yield "From", Address(name, addr_spec=sender()) if name else sender()
     yield "To", ", ".join(map(as_ascii, mail.recipients))
     yield "Date", format_datetime(mail.created_at)
     yield "Message-ID", mail.message_id
+    if mail.topic:
+        # One ID that no mail has: clients join what refers to it, whichever mail came first, or
+        # came at all (RFC 5322, 3.6.4).
+        thread = _thread(mail.topic)
+        yield "In-Reply-To", thread
+        yield "References", thread
+    # Nobody's automatic answer is wanted (RFC 3834; Exchange has a field of its own for that).
     yield "Auto-Submitted", "auto-generated"
+    yield "X-Auto-Response-Suppress", "All"
+    yield "List-Id", _list_id(mail)
+    news = Severity.OK if mail.status == "resolved" else Severity(mail.severity)
+    yield "Importance", _IMPORTANCE.get(news, "low")
+    yield from _ours(mail)
+
+
+def _ours(mail: OutboundMail) -> Iterator[tuple[str, str]]:
+    """Yield the fields that rules of mail programs sort by."""
+    yield "X-SOC-Site", settings.SITE["SOC_SITE"]
+    yield "X-SOC-Kind", mail.kind
+    yield "X-SOC-Severity", str(Severity(mail.severity).label)
+    if mail.status:
+        yield "X-SOC-Status", mail.status
+    if mail.application:
+        yield "X-SOC-Application", mail.application
+    if mail.topic:
+        yield "X-SOC-Topic", mail.topic
+
+
+def _thread(topic: str) -> str:
+    """Return the message ID that all mails about a topic of this site refer to."""
+    place = (settings.ALLOWED_HOSTS[0], settings.SITE["SOC_SITE"], topic)
+    digest = hashlib.sha256("\0".join(place).encode()).hexdigest()
+    return f"<{digest[:32]}.topic@soc.invalid>"
+
+
+def _list_id(mail: OutboundMail) -> str:
+    """Return a name for the subscription's mails (RFC 2919)."""
+    label = slugify(mail.subscription.name)[:60] if mail.subscription else ""
+    domain = sender().rpartition("@")[2]
+    return f"<{label or 'mail'}.{settings.SITE['SOC_SITE']}.soc.{domain}>"
 
 
 def _encoding(body: str) -> str | None:

@@ -324,6 +324,7 @@ def _connect(end: float) -> _Bounded:
         "host": settings.SMTP_HOST,
         "port": settings.SMTP_PORT,
         "timeout": TIMEOUT,
+        "local_hostname": settings.SMTP_HELO or None,
     }
     if security == "tls":
         relay: _Bounded = _BoundedTLS(end, **address, context=_tls())

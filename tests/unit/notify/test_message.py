@@ -8,6 +8,8 @@ from email.message import EmailMessage
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from scripted import Script
 from scripted import relay as scripted
 
@@ -23,6 +25,90 @@ pytestmark = pytest.mark.django_db
 
 def parsed(mail: OutboundMail, form: Form = Form.WHOLE) -> EmailMessage:
     return message_from_bytes(message.octets(mail, form), policy=policy.default)  # type: ignore[return-value]
+
+
+def with_subject(subject: str) -> OutboundMail:
+    return OutboundMail(subject=subject, recipients=["a@health.internal"], text="t", html="<p>t")
+
+
+@pytest.mark.parametrize("length", range(60, 120))
+def test_a_plain_subject_is_one_line_of_the_header(length: int) -> None:
+    """The library folds one of 70 to 77 characters right behind its name."""
+    subject = ("CRITICAL: the disk of bot-1 is full " * 4)[:length].strip()
+    assert f"\r\nSubject: {subject}\r\n" in "\r\n" + message.octets(with_subject(subject)).decode()
+
+
+@given(st.text(st.characters(exclude_categories=("C", "Z")), min_size=1, max_size=255))
+def test_any_subject_comes_out_as_it_went_in(subject: str) -> None:
+    octets = message.octets(with_subject(subject))
+    head = octets.partition(b"\r\n\r\n")[0]
+    assert head.isascii()
+    assert max(map(len, head.split(b"\r\n"))) <= 998
+    assert message_from_bytes(octets, policy=policy.default)["Subject"] == subject
+
+
+def test_the_mails_of_an_alert_are_one_thread(subscription: Subscription) -> None:
+    for key, topic in (("fired", "alert:1"), ("resolved", "alert:1"), ("other", "alert:2")):
+        outbox.enqueue(NOTICE, key, topic=topic)
+    outbox.enqueue(NOTICE, "of no topic")
+    fired, resolved, other, alone = map(parsed, OutboundMail.objects.order_by("created_at"))
+    assert fired["References"] == fired["In-Reply-To"] == resolved["References"]
+    assert other["References"] != fired["References"]
+    assert alone["References"] is None
+    ids = {mail["Message-ID"] for mail in (fired, resolved, other, alone)}
+    assert len(ids | {fired["References"]}) == 5
+
+
+def test_two_sites_have_no_thread_in_common(subscription: Subscription, settings: Any) -> None:
+    outbox.enqueue(NOTICE, "fired", topic="alert:1")
+    here = parsed(OutboundMail.objects.get())["References"]
+    settings.SITE = {**settings.SITE, "SOC_SITE": "elsewhere"}
+    assert parsed(OutboundMail.objects.get())["References"] != here
+
+
+def test_rules_of_mail_programs_find_what_they_sort_by(subscription: Subscription) -> None:
+    notice = Notice("It", Severity.WARNING, "s", {}, application="ssl_certs", status="still")
+    outbox.enqueue(notice, "occasion", topic="alert:7")
+    mail = parsed(OutboundMail.objects.get())
+    expected = {
+        "List-Id": "<ops.local.soc.soc.internal>",
+        "Importance": "normal",
+        "Auto-Submitted": "auto-generated",
+        "X-Auto-Response-Suppress": "All",
+        "X-SOC-Site": "local",
+        "X-SOC-Kind": "notice",
+        "X-SOC-Severity": "warning",
+        "X-SOC-Status": "still",
+        "X-SOC-Application": "ssl_certs",
+        "X-SOC-Topic": "alert:7",
+    }
+    assert {name: mail[name] for name in expected} == expected
+
+
+@pytest.mark.parametrize("name", ["SOC Vancouver", 'SOC, "West"', "SOC Zürich", ""])
+def test_the_site_has_the_name_that_it_has_set(
+    subscription: Subscription, settings: Any, name: str
+) -> None:
+    settings.MAIL_FROM_NAME = name
+    outbox.enqueue(NOTICE, "occasion")
+    (sender,) = parsed(OutboundMail.objects.get())["From"].addresses
+    assert (sender.display_name, sender.addr_spec) == (name, settings.MAIL_FROM)
+
+
+def test_the_end_of_what_is_critical_is_not_important(subscription: Subscription) -> None:
+    outbox.enqueue(Notice("It", Severity.CRITICAL, "s", {}, status="resolved"), "occasion")
+    assert parsed(OutboundMail.objects.get())["Importance"] == "low"
+
+
+def test_html_has_a_title_and_breaks_lines_for_every_mail_program(
+    subscription: Subscription,
+) -> None:
+    outbox.enqueue(Notice("A <b>", Severity.INFO, "one\ntwo", {"Log": "1 <\n2"}), "occasion")
+    html = OutboundMail.objects.get().html
+    assert "<title>A &lt;b&gt;</title>" in html
+    assert "one<br>two" in html
+    assert "1 &lt;<br>2" in html
+    assert "white-space:pre" not in html
 
 
 # --- Size ---------------------------------------------------------------------------------------

@@ -161,3 +161,12 @@ def test_a_login_that_ends_between_two_mails_costs_neither(
     clock.move(minutes=5)
     make_due()
     assert delivery.send_due() == 2
+
+
+def test_the_relay_hears_the_name_that_the_site_has_set(
+    subscriptions: list[Subscription], script: Script, settings: Any
+) -> None:
+    settings.SMTP_HELO = "soc.health.internal"
+    outbox.enqueue(NOTICE, "occasion")
+    assert delivery.send_due() == 2
+    assert script.helos == {"soc.health.internal"}
