@@ -293,13 +293,13 @@ class Silence(models.Model):
         """Refuse a silence that is never quiet.
 
         Raises:
-            ValidationError: it ends before it starts, or repeats before it ends.
+            ValidationError: it ends before it starts, never comes, or repeats before it ends.
         """
         if self.starts_at and self.ends_at:
             if self.ends_at <= self.starts_at:
                 raise ValidationError({"ends_at": "It ends before it starts."})
             if self.recurrence:
-                recurrence.check_gap(self.recurrence, self.starts_at, self.ends_at)
+                recurrence.check_window(self.recurrence, self.starts_at, self.ends_at)
 
     def is_active(self, now: datetime) -> bool:
         """Tell whether it is quiet at a moment."""
