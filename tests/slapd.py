@@ -10,7 +10,7 @@ import socket
 import subprocess
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -204,9 +204,18 @@ class Peer:
                 return
 
 
-def ldap_message(number: int, operation: int, *parts: bytes) -> bytes:
+def ldap_message(
+    number: int, operation: int, *parts: bytes, controls: Mapping[str, bytes] | None = None
+) -> bytes:
     """Return an LDAPMessage (RFC 4511, 4.1.1) of an application tag."""
-    return _element(0x30, _element(0x02, bytes([number])) + _element(operation, b"".join(parts)))
+    message = _element(0x02, bytes([number])) + _element(operation, b"".join(parts))
+    if controls:
+        listed = (
+            _element(0x30, _element(0x04, kind.encode()) + _element(0x04, value))
+            for kind, value in controls.items()
+        )
+        message += _element(0xA0, b"".join(listed))
+    return _element(0x30, message)
 
 
 def ldap_result(code: int, diagnostic: str | bytes) -> bytes:
@@ -223,6 +232,7 @@ def _element(tag: int, content: bytes) -> bytes:
 
 
 BIND_RESPONSE, SEARCH_ENTRY, SEARCH_DONE, EXTENDED_RESPONSE = 0x61, 0x64, 0x65, 0x78
+SEARCH_REFERENCE = 0x73
 BIND_REQUEST, UNBIND_REQUEST, SEARCH_REQUEST, EXTENDED_REQUEST = 0x60, 0x42, 0x63, 0x77
 
 
@@ -247,6 +257,41 @@ def active_directory(code: int, diagnostic: str | bytes) -> Conversation:
                 return
 
     return converse
+
+
+def searching(
+    *answers: tuple[int, bytes], controls: Mapping[str, bytes] | None = None
+) -> Conversation:
+    """Return a server that accepts every bind, with controls, and gives each search the answers."""
+
+    def converse(sock: socket.socket) -> None:
+        while request := sock.recv(4096):
+            number, operation = request[4], request[5]
+            if operation == BIND_REQUEST:
+                taken = ldap_result(0, "")
+                sock.sendall(ldap_message(number, BIND_RESPONSE, taken, controls=controls))
+            elif operation == SEARCH_REQUEST:
+                for kind, content in answers:
+                    sock.sendall(ldap_message(number, kind, content))
+            else:
+                return
+
+    return converse
+
+
+def entry(name: str) -> tuple[int, bytes]:
+    """Return an entry without attributes, as an answer of ``searching``."""
+    return SEARCH_ENTRY, _element(0x04, name.encode()) + b"\x30\x00"
+
+
+def reference(url: str) -> tuple[int, bytes]:
+    """Return a reference to another server, as an answer of ``searching``."""
+    return SEARCH_REFERENCE, _element(0x04, url.encode())
+
+
+def done(code: int, words: str = "") -> tuple[int, bytes]:
+    """Return the end of a search, as an answer of ``searching``."""
+    return SEARCH_DONE, ldap_result(code, words)
 
 
 def greeting(banner: bytes) -> Conversation:

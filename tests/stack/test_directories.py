@@ -76,7 +76,7 @@ CASES = [
     Case("shutting down", ("down", "server_is_unavailable"), 52,
          {"base": f"cn=unavailable,ou=codes,{SUFFIX}"}),
     Case("referral", ("referral", "referral"), 10, {"base": f"ou=branch,{SUFFIX}"}),
-    Case("only references", ("referral", "referral"), 0,
+    Case("only references", ("refused", "nothing_found"), 0,
          {"base": SUFFIX, "filter": "(cn=nobody)"},
          why="it lists the references and calls that a success"),
     Case("unknown authority", ("certificate", "unknown_authority"), CANNOT_CONTACT,

@@ -51,7 +51,7 @@ class DirectoryServerAdmin(ModelAdmin):
     actions_list = ("import_servers",)
     readonly_fields = ("state_label", "detail", "state_since", "probed_at", "next_probe_at", "lag")
     fieldsets = (
-        (None, {"fields": (("host", "port"), ("security", "authority"))}),
+        (None, {"fields": (("host", "port"), ("security", "authority"), "certificate_name")}),
         ("What is asked", {"fields": ("credential", "base", "filter")}),
         (
             "Watching",

@@ -1,15 +1,16 @@
 """What the probes report to the alerts."""
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 
-from django.db.models import Count, Q
+from django.db.models import Count, Min, Q
 from django.urls import reverse
 
 from soc.alerts import actions, engine
 from soc.alerts.conditions import Condition
 from soc.core.severity import Severity
+from soc.core.times import local
 from soc.ldap_probe import speed
 from soc.ldap_probe.credentials import HELD_BACK, is_held
 from soc.ldap_probe.diagnostics import ANSWERED, Outcome
@@ -25,6 +26,7 @@ from soc.ldap_probe.probe import Finding, Phase
 APPLICATION = "ldap_probe"
 ANSWERS = "answers"
 CERTIFICATE = "certificate"
+SECURITY = "security"
 SEARCH = "search"
 SPEED = "speed"
 CREDENTIAL = "credential"
@@ -32,6 +34,10 @@ REPLICATION = "replication"
 
 MOST_NAMED = 20
 """Servers that the condition of a credential names."""
+
+EXPIRES_SOON = timedelta(days=14)
+EXPIRES_NOW = timedelta(days=1)
+"""How long before its end a password is a warning, and critical."""
 
 NOT_TRIED = (
     "It is not tried any more, so that the account is not locked: correct it, or choose Try now."
@@ -87,6 +93,10 @@ def _of_server(
         return
     if finding.tls_version:
         yield condition(CERTIFICATE, Severity.OK, "Its certificate is right.")
+    if outcome == Outcome.SECURITY:
+        yield condition(SECURITY, Severity.CRITICAL, detail)
+        return
+    yield condition(SECURITY, Severity.OK, "The connection is as secure as it demands.")
     if outcome == Outcome.CREDENTIAL:
         return
     found = {Outcome.REFUSED: Severity.CRITICAL, Outcome.REFERRAL: Severity.WARNING}
@@ -140,6 +150,7 @@ def _of_credentials(keys: Collection[int], at: datetime) -> Iterator[Condition]:
         total=Count("pk"),
         refused=Count("pk", filter=Q(state=State.CREDENTIAL)),
         took_it=Count("pk", filter=Q(bound=True, state__in=ANSWERED_BIND)),
+        expires_at=Min("password_expires_at", filter=Q(bound=True)),
     )
     numbers = {row.pop("credential"): row for row in counted}
     for credential in Credential.objects.filter(pk__in=numbers).order_by("pk"):
@@ -149,10 +160,21 @@ def _of_credentials(keys: Collection[int], at: datetime) -> Iterator[Condition]:
 
 
 def _of_credential(
-    credential: Credential, *, total: int, refused: int, took_it: int, at: datetime
+    credential: Credential,
+    *,
+    total: int,
+    refused: int,
+    took_it: int,
+    expires_at: datetime | None,
+    at: datetime,
 ) -> Condition:
     severity, summary = Severity.OK, "It is taken."
     facts: dict[str, str] = {"User": credential.user}
+    if expires_at is not None:
+        facts["The password expires"] = local(expires_at)
+        if expires_at - at < EXPIRES_SOON:
+            severity = Severity.CRITICAL if expires_at - at < EXPIRES_NOW else Severity.WARNING
+            summary = f"Its password expires at {local(expires_at)}: change it before."
     if refused:
         held = is_held(credential)
         severity = Severity.CRITICAL if held or not took_it else Severity.WARNING

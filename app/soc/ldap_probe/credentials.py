@@ -7,7 +7,7 @@ together and by each of them, and is then not tried until it is changed or a per
 """
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from datetime import datetime
+from datetime import datetime, timedelta
 
 from django.db.models import Q
 from django.db.models.functions import Least
@@ -23,7 +23,7 @@ MOST_REFUSALS = 2
 
 HELD_BACK = "held_back"
 
-_WITHOUT_BIND = {Outcome.DOWN, Outcome.TIMEOUT, Outcome.CERTIFICATE}
+_WITHOUT_BIND = {Outcome.DOWN, Outcome.TIMEOUT, Outcome.CERTIFICATE, Outcome.SECURITY}
 """What a probe without the credential finds out as surely as one with it."""
 
 
@@ -104,6 +104,8 @@ def note(
         server.bound = finding.bound
         server.bind_refusals = 0 if finding.bound else server.bind_refusals + 1
         server.bind_refused_at = None if finding.bound else now
+        left = finding.password_expires_in
+        server.password_expires_at = None if left is None else now + timedelta(seconds=left)
     for key, credential in stored.items():
         found = answers.get(key, [])
         if any(finding.bound for finding in found):
@@ -148,7 +150,9 @@ def forget_refusals(instance: Credential, **_: object) -> None:
     stored = Credential.objects.filter(pk=instance.pk).first()
     if stored and _differ(stored, instance):
         instance.refusals, instance.refused_at, instance.refusal = 0, None, ""
-        instance.servers.update(bound=None, bind_refusals=0, bind_refused_at=None)
+        instance.servers.update(
+            bound=None, bind_refusals=0, bind_refused_at=None, password_expires_at=None
+        )
 
 
 def _differ(one: Credential, other: Credential) -> bool:

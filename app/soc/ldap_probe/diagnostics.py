@@ -12,19 +12,20 @@ class Outcome(StrEnum):
     DOWN = "down"
     TIMEOUT = "timeout"
     CERTIFICATE = "certificate"
+    SECURITY = "security"
     CREDENTIAL = "credential"
     REFERRAL = "referral"
     REFUSED = "refused"
 
 
-ANSWERED = {Outcome.OK, Outcome.CERTIFICATE, Outcome.CREDENTIAL, Outcome.REFERRAL, Outcome.REFUSED}
+ANSWERED = set(Outcome) - {Outcome.DOWN, Outcome.TIMEOUT}
 """Outcomes of a server that is there, whatever else is wrong."""
 
 # Microsoft, "System Error Codes" and "Troubleshooting LDAP bind errors": the hexadecimal number
 # behind "data" in the diagnostic message of result 49.
 ACTIVE_DIRECTORY: Mapping[str, tuple[str, str]] = {
     "525": ("user_not_found", "the user does not exist"),
-    "52e": ("wrong_password", "the user exists, the password is wrong"),
+    "52e": ("wrong_password", "the user does not exist, or the password is wrong"),
     "530": ("logon_hours", "the user may not log on at this time"),
     "531": ("workstation", "the user may not log on from this machine"),
     "532": ("password_expired", "the password has expired"),

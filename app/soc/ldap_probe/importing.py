@@ -15,7 +15,7 @@ from soc.ssl_certs.models import Authority
 
 COLUMNS = (
     *("host", "port", "security", "authority", "base", "filter", "credential", "profile"),
-    *("site", "group", "interval_minutes", "enabled", "notes"),
+    *("certificate_name", "site", "group", "interval_minutes", "enabled", "notes"),
 )
 """The columns of a table; only ``host`` is needed. What is not there stays as it is."""
 
@@ -209,4 +209,4 @@ def _value(column: str, value: Any, named: Mapping[str, Mapping[str, models.Mode
         return text.lower() not in _NO
     if column == "security":
         return text.lower() or DirectoryServer.Security.LDAPS.value
-    return text.lower().removesuffix(".") if column == "host" else text
+    return text.lower().removesuffix(".") if column in ("host", "certificate_name") else text

@@ -33,6 +33,7 @@ TONES = {
     State.TIMEOUT: "bad",
     State.CERTIFICATE: "bad",
     State.CREDENTIAL: "bad",
+    State.SECURITY: "bad",
     State.REFUSED: "bad",
     State.REFERRAL: "warn",
     State.SLOW: "warn",

@@ -96,8 +96,9 @@ class State(models.TextChoices):
     REFERRAL = Outcome.REFERRAL.value, "sends elsewhere"
     REFUSED = Outcome.REFUSED.value, "refuses the search"
     CREDENTIAL = Outcome.CREDENTIAL.value, "credential problem"
+    SECURITY = Outcome.SECURITY.value, "connection security"
     CERTIFICATE = Outcome.CERTIFICATE.value, "certificate problem"
-    TIMEOUT = Outcome.TIMEOUT.value, "hangs"
+    TIMEOUT = Outcome.TIMEOUT.value, "timed out"
     DOWN = Outcome.DOWN.value
 
 
@@ -115,7 +116,10 @@ class DirectoryServer(models.Model):
         STARTTLS = probe.Security.STARTTLS.value, "StartTLS"
         PLAIN = probe.Security.PLAIN.value, "none: passwords travel in clear text"
 
-    host = models.CharField(max_length=253, help_text="Its certificate must be for this name.")
+    host = models.CharField(max_length=253, help_text="A name, or an address.")
+    certificate_name = models.CharField(
+        max_length=253, blank=True, help_text="The name in its certificate; empty: the host."
+    )
     port = models.PositiveIntegerField(
         default=636, validators=[MinValueValidator(1), MaxValueValidator(65535)]
     )
@@ -173,6 +177,9 @@ class DirectoryServer(models.Model):
         default=0, editable=False, help_text="Binds in a row that it refused."
     )
     bind_refused_at = models.DateTimeField(null=True, editable=False)
+    password_expires_at = models.DateTimeField(
+        null=True, editable=False, help_text="When the credential's password expires, as it says."
+    )
     recent = models.JSONField(
         default=list, editable=False, help_text="Milliseconds of the last probes; null: a failure."
     )

@@ -36,7 +36,7 @@ POINTS = 36
 
 _STATE_FIELDS = (
     *("next_probe_at", "probed_at", "state", "state_since", "detail", "failures", "recent"),
-    *("bound", "bind_refusals", "bind_refused_at"),
+    *("bound", "bind_refusals", "bind_refused_at", "password_expires_at"),
     *("csn", "missing", "usn", "usn_moved_at", "lag"),
 )
 
@@ -128,6 +128,7 @@ def target_of(server: DirectoryServer) -> Target:
         base=server.base,
         filter=server.filter,
         replication=bool(server.group),
+        certificate_name=server.certificate_name,
     )
 
 

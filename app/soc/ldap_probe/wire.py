@@ -1,7 +1,7 @@
 """The way to a directory server: its addresses, a connection, TLS, and a deadline for each.
 
-libldap is not asked to do this: Debian's is built with GnuTLS and tells every bad certificate as
-"Can't contact LDAP server", and it neither times a phase nor ends one that drips bytes.
+libldap is not asked to do this: it tells every bad certificate as "Can't contact LDAP server", and
+it neither times a phase nor ends one that drips bytes.
 """
 
 import functools
@@ -169,6 +169,8 @@ def context(authority: str) -> ssl.SSLContext:
     made = ssl.create_default_context(cadata=authority or None)
     # Python 3.13 refuses private roots without key identifiers, which libldap takes.
     made.verify_flags &= ~ssl.VERIFY_X509_STRICT
+    # RFC 9525, section 6.3, and the certificate tracker's rule.
+    made.hostname_checks_common_name = False
     return made
 
 
@@ -207,7 +209,7 @@ class Stream:
         kind, what = known or ("certificate", f"is refused ({error.verify_message})")
         detail = f"The certificate of {self._peer} {what}"
         if kind == "wrong_name":
-            detail += f" than {printable(name)}"
+            detail += f" than {printable(name)} (its subjectAltName decides, RFC 9525)"
         return Fault(Outcome.CERTIFICATE, kind, f"{detail}.", error.verify_message)
 
     def _no_tls(self, error: OSError | ValueError) -> Fault:

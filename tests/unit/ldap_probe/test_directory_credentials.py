@@ -29,6 +29,7 @@ from mailing import Clock
 from soc.alerts.models import OPEN, Alert
 from soc.core.severity import Severity
 from soc.ldap_probe import credentials, rounds
+from soc.ldap_probe.diagnostics import Outcome
 from soc.ldap_probe.models import Credential, DirectoryServer, ProbeResult, State
 from soc.ldap_probe.probe import Finding, Target
 from soc.ldap_probe.turns import Turn, Turns
@@ -187,6 +188,37 @@ def test_a_credential_that_cannot_be_opened_is_a_credential_problem(
     assert "sealing keys" in one.detail
     # No server has seen it: nothing is counted against the account.
     assert Credential.objects.get().refusals == 0
+
+
+# --- Passwords that expire ----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("days", "expected"), [(30, None), (13, Severity.WARNING), (0.5, Severity.CRITICAL)]
+)
+def test_a_password_that_is_about_to_expire_is_told_before(
+    directory: Directory, days: float, expected: Severity | None
+) -> None:
+    fleet(directory, 5, fine)
+    directory.says["dc03"] = lambda target: fine(target, password_expires_in=int(days * 86_400))
+    for _ in range(2):
+        another_round()
+    assert firing() == ({"reader": ("credential", expected)} if expected else {})
+
+
+def test_a_password_that_must_be_changed_is_one_alert(directory: Directory, clock: Clock) -> None:
+    """The bind is accepted, and is no risk for the account: it goes on."""
+    reset = Finding(Outcome.CREDENTIAL, "must_reset_password", "Set a new one.", bound=True)
+    fleet(directory, 10, lambda target: Finding(**vars(reset)) if target.user else fine(target))
+    assert binds_of_rounds(directory, clock, 3) == [10, 10, 10]
+    assert firing() == {"reader": ("credential", Severity.CRITICAL)}
+
+
+def test_grace_logins_are_not_used_up(directory: Directory, clock: Clock) -> None:
+    grace = Finding(Outcome.CREDENTIAL, "grace_login", "9 are left.", bound=False)
+    fleet(directory, 4, lambda target: Finding(**vars(grace)) if target.user else fine(target))
+    assert binds_of_rounds(directory, clock, 5) == [1, 1, 0, 0, 0]
+    assert firing() == {"reader": ("credential", Severity.CRITICAL)}
 
 
 # --- Try now ------------------------------------------------------------------------------------

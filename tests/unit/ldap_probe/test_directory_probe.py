@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+import ssl
 import threading
 import time
 from collections.abc import Callable
@@ -10,11 +11,16 @@ from pathlib import Path
 
 import pytest
 
+import pki
 import slapd
 from harness import free_port
 from soc.ldap_probe import wire
 from soc.ldap_probe.diagnostics import ACTIVE_DIRECTORY, Outcome, active_directory, printable
 from soc.ldap_probe.probe import Finding, Phase, Security, Target, probe
+
+POLICY, EXPIRED, EXPIRING = (
+    *("1.3.6.1.4.1.42.2.27.8.5.1", "2.16.840.1.113730.3.4.4", "2.16.840.1.113730.3.4.5"),
+)
 
 
 @pytest.fixture(autouse=True)
@@ -42,7 +48,9 @@ def test_active_directory_says_in_a_number_why_it_refuses(data: str) -> None:
         finding = probed(peer.port, user="ann@example.org", password="secret")
     name, meaning = ACTIVE_DIRECTORY[data]
     assert verdict(finding) == ("credential", name)
-    assert finding.detail.endswith(f"{meaning}. It works: it shows its RootDSE to strangers.")
+    assert finding.detail.endswith(
+        f"{meaning}. It answers, and shows its RootDSE to anonymous clients."
+    )
     assert (finding.bound, "\0" in finding.diagnostic) == (False, False)
 
 
@@ -54,12 +62,29 @@ def test_an_unknown_number_of_active_directory_is_told_as_it_is() -> None:
     assert active_directory("invalid credentials") is None
 
 
-@pytest.mark.parametrize("code", [8, 13, 48, 53])
-def test_whatever_refuses_a_bind_is_a_credential_problem(code: int) -> None:
-    with slapd.Peer(slapd.active_directory(code, "signing is required")) as peer:
+@pytest.mark.parametrize("code", [48, 49, 53])
+def test_whatever_else_refuses_a_bind_is_a_credential_problem(code: int) -> None:
+    with slapd.Peer(slapd.active_directory(code, "not this user")) as peer:
         finding = probed(peer.port, user="cn=reader", password="secret")
-    assert finding.outcome == Outcome.CREDENTIAL
-    assert "signing is required" in finding.detail
+    assert (finding.outcome, finding.bound) == (Outcome.CREDENTIAL, False)
+    assert "not this user" in finding.detail
+
+
+@pytest.mark.parametrize(
+    ("code", "words"),
+    [
+        (8, "BindSimple: Transport encryption required."),
+        (13, "Operation requires a secure connection"),
+        (53, "Minimum SSF not met."),
+    ],
+    ids=["Samba", "389-ds", "OpenLDAP"],
+)
+def test_a_port_that_demands_tls_says_nothing_about_the_password(code: int, words: str) -> None:
+    with slapd.Peer(slapd.active_directory(code, words)) as peer:
+        finding = probed(peer.port, user="cn=reader", password="secret")
+    assert verdict(finding) == ("security", "security_required")
+    assert finding.bound is None
+    assert "choose ldaps or StartTLS" in finding.detail
 
 
 def test_a_server_that_is_busy_is_no_credential_problem() -> None:
@@ -73,6 +98,131 @@ def test_words_that_are_not_utf_8_are_told_and_break_nothing() -> None:
         finding = probed(peer.port, user="cn=reader", password="secret")
     assert finding.outcome in (Outcome.CREDENTIAL, Outcome.DOWN)
     assert finding.detail
+
+
+# --- What a bind's answer tells about the password ----------------------------------------------
+
+# Real answers: OpenLDAP 2.6 with ppolicy, and 389-ds 3.1, whose lengths take four octets.
+RESET = {POLICY: b"\x30\x03\x81\x01\x02"}
+WARNED = {POLICY: b"\x30\x06\xa0\x04\x80\x02\x02\x09"}
+GRACE = {POLICY: b"\x30\x05\xa0\x03\x81\x01\x09"}
+
+
+@pytest.mark.parametrize(
+    ("controls", "expected", "bound", "left"),
+    [
+        (RESET, ("credential", "must_reset_password"), True, None),
+        ({EXPIRED: b"0"}, ("credential", "must_reset_password"), True, None),
+        (GRACE, ("credential", "grace_login"), False, None),
+        (GRACE | {EXPIRED: b"0"}, ("credential", "grace_login"), False, None),
+        (WARNED, ("ok", ""), True, 521),
+        ({EXPIRING: b"86400"}, ("ok", ""), True, 86400),
+        ({POLICY: b"\x30\x00"}, ("ok", ""), True, None),
+        ({POLICY: b"\xff\x84\x7f", EXPIRING: b"soon"}, ("ok", ""), True, None),
+        ({}, ("ok", ""), True, None),
+    ],
+    ids=["reset", "reset 389", "grace", "grace 389", "warned", "warned 389", "none", "bad", "no"],
+)
+def test_a_bind_that_is_accepted_tells_about_its_password(
+    controls: dict[str, bytes], expected: tuple[str, str], bound: bool, left: int | None
+) -> None:
+    answers = slapd.entry("cn=a,dc=corp"), slapd.done(0)
+    with slapd.Peer(slapd.searching(*answers, controls=controls)) as peer:
+        finding = probed(peer.port, user="cn=reader", password="secret")
+    assert verdict(finding) == expected
+    assert (finding.bound, finding.password_expires_in) == (bound, left)
+
+
+def test_a_password_that_must_be_changed_is_a_problem_of_the_credential() -> None:
+    """OpenLDAP (pwdReset) accepts the bind, and refuses every search after it."""
+    words = "Operations are restricted to bind/unbind/abandon/StartTLS/modify password"
+    with slapd.Peer(slapd.searching(slapd.done(50, words))) as peer:
+        finding = probed(peer.port, user="cn=a", password="x", base="o=a")
+    assert verdict(finding) == ("credential", "must_reset_password")
+
+
+# --- Names in certificates ----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("san", "name", "expected"),
+    [
+        (["127.0.0.1"], "", ("ok", "")),
+        (["dc1.corp.example"], "", ("certificate", "wrong_name")),
+        (["dc1.corp.example"], "dc1.corp.example", ("ok", "")),
+        # Samba's own: the name is in the subject alone.
+        ([], "dc1.corp.example", ("certificate", "wrong_name")),
+    ],
+)
+def test_the_name_in_the_certificate(
+    tmp_path: Path, san: list[str], name: str, expected: tuple[str, str]
+) -> None:
+    root = pki.issue("root", ca=True)
+    leaf = pki.issue("dc1.corp.example", root, san=san)
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(*pki.write_server_files(tmp_path, leaf))
+    answer = slapd.active_directory(0, "")
+
+    def converse(sock: socket.socket) -> None:
+        with context.wrap_socket(sock, server_side=True) as secured:
+            answer(secured)
+
+    with slapd.Peer(converse) as peer:
+        authority = root.cert_pem.decode()
+        finding = probed(peer.port, Security.LDAPS, authority=authority, certificate_name=name)
+    assert verdict(finding) == expected
+
+
+# --- Searches -----------------------------------------------------------------------------------
+
+PARTITIONS = [
+    slapd.reference(f"ldap://corp.example/{part}DC=corp,DC=example")
+    for part in ("CN=Configuration,", "DC=DomainDnsZones,", "DC=ForestDnsZones,")
+]
+
+
+def searched(*answers: tuple[int, bytes]) -> Finding:
+    with slapd.Peer(slapd.searching(*answers)) as peer:
+        return probed(peer.port, base="DC=corp", filter="(cn=a)")
+
+
+def test_references_below_the_base_do_not_send_clients_elsewhere() -> None:
+    """Active Directory adds these three to every search from its root (Samba 4.22: the same)."""
+    finding = searched(*PARTITIONS, slapd.done(0))
+    assert verdict(finding) == ("refused", "nothing_found")
+    assert "Parts below the base are elsewhere: ldap://corp.example/CN=Config" in finding.detail
+
+
+def test_a_server_that_ignores_the_size_limit() -> None:
+    """Samba 4.22 sends everything that matches: with 11,500 long names that is 4 MB."""
+    long = slapd.entry("cn=" + "a" * 100)
+    assert searched(*[long] * 45_000, slapd.done(0)).outcome == Outcome.OK
+
+
+def test_an_entry_is_an_answer_whatever_follows() -> None:
+    """ApacheDS sends the entry and ends with 80, other."""
+    assert searched(slapd.entry("cn=a"), slapd.done(80, "failed")).outcome == Outcome.OK
+
+
+def test_a_server_that_refuses_paged_results_is_asked_without_them() -> None:
+    """OpenLDAP with size.prtotal=disabled does so even where the control is not critical."""
+
+    def converse(sock: socket.socket) -> None:
+        while request := sock.recv(4096):
+            number = request[4]
+            if request[5] != slapd.SEARCH_REQUEST:
+                return
+            if b"1.2.840.113556.1.4.319" in request:
+                kind, content = slapd.done(11, "pagedResults control not allowed")
+            else:
+                kind, content = slapd.entry("cn=a")
+            sock.sendall(slapd.ldap_message(number, kind, content))
+
+    with slapd.Peer(converse) as peer:
+        assert probed(peer.port, base="DC=corp", filter="(cn=a)").outcome == Outcome.OK
+
+
+# --- Servers that speak as they should not ------------------------------------------------------
 
 
 def after_the_request(act: Callable[[socket.socket], None]) -> slapd.Conversation:

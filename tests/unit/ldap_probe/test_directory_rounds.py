@@ -114,6 +114,7 @@ def test_a_server_that_hangs_is_down_for_the_alerts(directory: Directory) -> Non
     ("finding", "expected"),
     [
         (Finding(Outcome.CERTIFICATE, "expired", "It has expired."), ("certificate", 30)),
+        (Finding(Outcome.SECURITY, "security_required", "Use TLS."), ("security", 30)),
         (Finding(Outcome.REFERRAL, "referral", "Elsewhere."), ("search", 20)),
         (Finding(Outcome.REFUSED, "nothing_found", "Nothing."), ("search", 30)),
     ],
