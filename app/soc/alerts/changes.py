@@ -1,6 +1,7 @@
 """Changes of alerts: one conditional update each, an event in the timeline, and the mail."""
 
 from datetime import datetime, timedelta
+from typing import TypedDict
 
 from django.utils import timezone
 
@@ -75,12 +76,19 @@ def write(alert: Alert, **values: object) -> None:
         setattr(alert, name, value)
 
 
-def timers(rule: Rule, state: str, severity: int, now: datetime) -> dict[str, datetime | None]:
+class Timers(TypedDict):
+    """When something is next due for an alert, if it is."""
+
+    remind_at: datetime | None
+    escalate_at: datetime | None
+
+
+def timers(rule: Rule, state: str, severity: int, now: datetime) -> Timers:
     """Return when an alert that enters a state is next reminded of, and escalated."""
     remind_at = escalate_at = None
     if state == State.FIRING:
         interval = rule.reminder_interval(severity)
-        remind_at = interval and now + interval
+        remind_at = now + interval if interval else None
         if rule.escalate_to_id:
             escalate_at = now + timedelta(minutes=rule.escalate_after)
     return {"remind_at": remind_at, "escalate_at": escalate_at}

@@ -197,6 +197,8 @@ def standing(subject: Subject) -> life.Standing:
         recent=subject.recent,
         good=subject.good,
         changes=tuple(subject.changes),
+        peak=Severity(alert.peak) if alert else Severity.OK,
+        reported=Severity(subject.severity),
     )
 
 
@@ -297,6 +299,7 @@ def _open(subject: Subject, after: life.Standing, condition: Condition, why: str
         open_key=subject.fingerprint,
         site=condition.site,
         severity=after.severity,
+        peak=after.peak,
         state=after.state,
         summary=condition.summary,
         facts=condition.facts,
@@ -311,7 +314,11 @@ def _open(subject: Subject, after: life.Standing, condition: Condition, why: str
 
 
 def _go_on(alert: Alert, after: life.Standing, condition: Condition, why: str) -> int:
-    values: dict[str, object] = {"state": after.state, "severity": after.severity}
+    values: dict[str, object] = {
+        "state": after.state,
+        "severity": after.severity,
+        "peak": after.peak,
+    }
     if condition.severity > Severity.OK:
         values |= _seen(condition)
     if after.event in _RENEWS:

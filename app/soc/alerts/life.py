@@ -15,7 +15,9 @@ class Standing:
     """What is known about a subject; ``state`` is its open alert's, None without one.
 
     ``recent`` holds the last reports, bad as 1 and good as 0; ``changes`` the Unix times of the
-    last changes between trouble and no trouble; ``event`` what the last report brought about.
+    last changes between good and bad, and of the severity while it fires; ``peak`` is the worst
+    severity since its readers last heard how severe it is; ``reported`` the last one reported;
+    ``event`` what the last report brought about.
     """
 
     state: State | None = None
@@ -23,6 +25,8 @@ class Standing:
     recent: str = ""
     good: int = 0
     changes: tuple[float, ...] = ()
+    peak: Severity = Severity.OK
+    reported: Severity = Severity.OK
     event: Kind | None = None
 
 
@@ -39,6 +43,8 @@ def step(
         recent=(before.recent + "01"[bad])[-rule.window :],
         good=0 if bad else min(before.good + 1, rule.good_needed),
         changes=_lately(rule, before.changes, at),
+        peak=max(before.peak, before.severity),
+        reported=reported,
         event=None,
     )
     match before.state:
@@ -48,7 +54,7 @@ def step(
             return _flapping(before, now, reported, at, quiet=quiet)
         case _ if now.good >= rule.good_needed:
             return _over(rule, now, at, quiet=quiet)
-    return _still(now, reported, quiet=quiet) if bad else now
+    return _still(rule, now, reported, at, quiet=quiet) if bad else now
 
 
 def calm(rule: Rule, before: Standing, at: datetime) -> Standing:
@@ -77,7 +83,8 @@ def _waiting(
     if now.recent.count("1") < rule.needed:
         event = None if now.state else Kind.PENDING
         return replace(now, state=State.PENDING, severity=severity, event=event)
-    opened = replace(now, severity=severity, changes=(*now.changes, at.timestamp()))
+    changes = (*now.changes, at.timestamp())
+    opened = replace(now, severity=severity, peak=severity, changes=changes)
     if quiet:
         return replace(opened, state=State.SUPPRESSED, event=Kind.SUPPRESSED)
     if _flaps(rule, opened.changes):
@@ -85,21 +92,34 @@ def _waiting(
     return replace(opened, state=State.FIRING, event=Kind.FIRED)
 
 
-def _still(now: Standing, reported: Severity, *, quiet: bool) -> Standing:
+def _still(rule: Rule, now: Standing, reported: Severity, at: datetime, *, quiet: bool) -> Standing:
     """Go on with trouble that goes on."""
     state = now.state
-    is_worse = reported > now.severity
-    # What somebody took note of was less than what is worse.
+    # What somebody was told or took note of was less than what is worse. What has been as severe
+    # before, and got better meanwhile, is no news.
+    is_worse = reported > now.peak
     if quiet and (state == State.FIRING or (state == State.ACKNOWLEDGED and is_worse)):
-        return replace(now, state=State.SUPPRESSED, severity=reported, event=Kind.SUPPRESSED)
+        return _known(replace(now, state=State.SUPPRESSED, event=Kind.SUPPRESSED))
     if state == State.SUPPRESSED and not quiet:
-        return replace(now, state=State.FIRING, severity=reported, event=Kind.FIRED)
+        return _known(replace(now, state=State.FIRING, event=Kind.FIRED))
+    if reported == now.severity:
+        return now
+    if state == State.FIRING:
+        now = replace(now, changes=(*now.changes, at.timestamp()))
     if is_worse:
         state = State.FIRING if state == State.ACKNOWLEDGED else state
-        return replace(now, state=state, severity=reported, event=Kind.WORSE)
-    if reported < now.severity:
-        return replace(now, severity=reported, event=Kind.BETTER)
-    return now
+        return _known(replace(now, state=state, event=Kind.WORSE))
+    if state == State.FIRING and _flaps(rule, now.changes):
+        return replace(
+            now, state=State.FLAPPING, severity=max(reported, now.severity), event=Kind.FLAPPING
+        )
+    better = reported < now.severity
+    return replace(now, severity=reported, event=Kind.BETTER if better else Kind.RETURNED)
+
+
+def _known(now: Standing) -> Standing:
+    """Return a subject whose alert stands for what was reported last, and says so."""
+    return replace(now, severity=now.reported, peak=now.reported)
 
 
 def _over(rule: Rule, now: Standing, at: datetime, *, quiet: bool) -> Standing:
@@ -113,22 +133,22 @@ def _over(rule: Rule, now: Standing, at: datetime, *, quiet: bool) -> Standing:
 def _flapping(
     before: Standing, now: Standing, reported: Severity, at: datetime, *, quiet: bool
 ) -> Standing:
-    if before.recent[-1:] != now.recent[-1:]:
+    if reported != before.reported:
         now = replace(now, changes=(*now.changes, at.timestamp()))
     if quiet:
         return replace(now, state=State.SUPPRESSED, event=Kind.SUPPRESSED)
     if not now.changes:
-        return _steady(replace(now, severity=reported or now.severity))
+        return _steady(now)
     return replace(now, severity=max(reported, now.severity))
 
 
 def _steady(now: Standing) -> Standing:
     """End flapping the way the last report was."""
-    if now.recent.endswith("1"):
-        return replace(now, state=State.FIRING, event=Kind.STEADY)
+    if now.reported > Severity.OK:
+        return _known(replace(now, state=State.FIRING, event=Kind.STEADY))
     return _closed(now)
 
 
 def _closed(now: Standing) -> Standing:
     return Standing(state=State.RESOLVED, severity=now.severity, changes=now.changes,
-                    event=Kind.RESOLVED)  # fmt: skip
+                    reported=now.reported, event=Kind.RESOLVED)  # fmt: skip

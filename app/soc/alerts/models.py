@@ -157,6 +157,11 @@ class Alert(models.Model):
     )
     site = models.CharField(max_length=64, blank=True)
     severity = models.PositiveSmallIntegerField(choices=Severity)
+    peak = models.PositiveSmallIntegerField(
+        choices=Severity,
+        default=Severity.OK,
+        help_text="The worst severity since its readers last heard how severe it is.",
+    )
     state = models.CharField(max_length=12, choices=State)
     summary = models.TextField(blank=True)
     facts = models.JSONField(default=dict, help_text="What it was raised on, or got worse with.")
@@ -213,6 +218,7 @@ class AlertEvent(models.Model):
         FIRED = "fired"
         WORSE = "worse"
         BETTER = "better"
+        RETURNED = "returned", "as severe as before"
         ACKNOWLEDGED = "acknowledged"
         NOTED = "noted"
         REMINDED = "reminded"

@@ -71,7 +71,8 @@ def _wake(alert: Alert, quiet: Quiet) -> int:
     if quiet.over(alert.subject):
         return 0
     due = timers(alert.rule, State.FIRING, alert.severity, quiet.now)
-    return change(alert, Kind.FIRED, state=State.FIRING, suppressed_by="", **due)
+    peak = alert.severity
+    return change(alert, Kind.FIRED, state=State.FIRING, peak=peak, suppressed_by="", **due)
 
 
 def _calm(alert: Alert, quiet: Quiet) -> int:
@@ -84,8 +85,15 @@ def _calm(alert: Alert, quiet: Quiet) -> int:
         return change(alert, Kind.RESOLVED, **ending())
     if quiet.over(alert.subject):
         return _hush(alert, quiet)
-    due = timers(alert.rule, State.FIRING, alert.severity, quiet.now)
-    return change(alert, Kind.STEADY, state=State.FIRING, **due)
+    due = timers(alert.rule, State.FIRING, after.severity, quiet.now)
+    return change(
+        alert,
+        Kind.STEADY,
+        state=State.FIRING,
+        severity=after.severity,
+        peak=after.peak,
+        **due,
+    )
 
 
 def _escalate(alert: Alert) -> int:
@@ -95,7 +103,8 @@ def _escalate(alert: Alert) -> int:
 
 def _remind(alert: Alert, now: datetime) -> int:
     interval = alert.rule.reminder_interval(alert.severity)
-    return change(alert, Kind.REMINDED, remind_at=interval and now + interval)
+    due = interval and now + interval
+    return change(alert, Kind.REMINDED, remind_at=due, peak=alert.severity)
 
 
 def _close_disabled() -> None:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from soc.alerts import actions, engine
+from soc.alerts import actions, engine, rounds
 from soc.alerts.conditions import Condition
 from soc.alerts.engine import Outcome, Result, UnknownRule
 from soc.alerts.models import OPEN, Alert, AlertEvent, Rule, Silence, Subject
@@ -267,6 +267,36 @@ def test_a_parent_that_only_waits_hides_nothing(rule: Rule, report: Report) -> N
     Rule.objects.create(application="tests", name="site", needed=2, window=2)
     report("critical", rule="site", subject="north")
     assert report("critical", parent=("site", "north")).outcome == "fired"
+
+
+def test_a_severity_to_and_fro_makes_few_mails(
+    rule: Rule, subscription: Subscription, report: Report
+) -> None:
+    mails = [report(word).mails for word in ("warning", "critical") * 15]
+    assert sum(mails) == 3
+    assert Alert.objects.get().state == "flapping"
+
+
+def test_an_acknowledgement_outlasts_a_dip(
+    rule: Rule, subscription: Subscription, report: Report
+) -> None:
+    report("critical")
+    actions.acknowledge(Alert.objects.all(), "ann")
+    assert [report(word).mails for word in ("warning", "critical")] == [0, 0]
+    alert = Alert.objects.get()
+    assert (alert.state, alert.severity) == ("acknowledged", Severity.CRITICAL)
+    assert timeline(alert) == ["fired", "acknowledged", "better", "returned"]
+
+
+def test_what_its_reminder_calls_a_warning_is_news_when_it_is_critical_again(
+    rule: Rule, subscription: Subscription, report: Report, clock: Clock
+) -> None:
+    Rule.objects.update(remind_warning=1, remind_critical=1)
+    for word in ("critical", "warning"):
+        report(word)
+    clock.move(minutes=2)
+    assert rounds.run(clock.now) == 1
+    assert report("critical") == Result("worse", mails=1)
 
 
 def test_a_reported_fact_does_not_stand_in_the_place_of_ours(

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from itertools import pairwise
 
 import pytest
 from hypothesis import given
@@ -11,6 +13,7 @@ from hypothesis import strategies as st
 from soc.alerts import life
 from soc.alerts.life import Kind, Standing, State
 from soc.alerts.models import Rule
+from soc.alerts.notices import is_told
 from soc.core.severity import Severity
 
 START = datetime(2026, 3, 1, tzinfo=UTC)
@@ -85,6 +88,54 @@ def test_getting_worse_ends_an_acknowledgement_and_getting_better_does_not() -> 
     assert (worse.state, worse.event) == ("firing", "worse")
     better = life.step(Rule(), acknowledged, Severity.INFO, START, quiet=False)
     assert (better.state, better.event) == ("acknowledged", "better")
+
+
+def acknowledged_after(reports: str) -> Standing:
+    return replace(lived(Rule(), reports)[-1], state=State.ACKNOWLEDGED)
+
+
+@pytest.mark.parametrize("back", ["c", "wc", "wiwc", "wcwcwcwc"])
+def test_an_acknowledged_alert_that_dips_and_returns_stays_acknowledged(back: str) -> None:
+    standing = acknowledged_after("c")
+    events = []
+    for letter in back:
+        standing = life.step(Rule(), standing, LETTERS[letter], START, quiet=False)
+        events.append(standing.event)
+    assert (standing.state, standing.severity) == (State.ACKNOWLEDGED, Severity.CRITICAL)
+    assert Kind.WORSE not in events
+
+
+def test_what_gets_worse_than_what_was_acknowledged_fires() -> None:
+    worse = life.step(Rule(), acknowledged_after("iwi"), Severity.CRITICAL, START, quiet=False)
+    assert (worse.state, worse.event) == ("firing", "worse")
+
+
+def test_a_severity_to_and_fro_flaps_and_makes_few_mails() -> None:
+    """Every minute for half an hour; nobody hears of more than it was as severe as before."""
+    course = lived(Rule(), "wc" * 15, every=60)
+    told = [
+        standing.event
+        for before, standing in pairwise([Standing(), *course])
+        if is_told(standing.event, before.state, standing.state)
+    ]
+    assert told == ["fired", "worse", "flapping"]
+    assert course[-1].state == "flapping"
+    calm = life.calm(Rule(), course[-1], START + timedelta(hours=2))
+    assert (calm.state, calm.event, calm.severity) == ("firing", "steady", Severity.CRITICAL)
+
+
+@pytest.mark.parametrize("reports", ["iwc", "wwwc", "ccccc"])
+def test_what_only_gets_worse_is_no_flapping(reports: str) -> None:
+    assert "flapping" not in states(Rule(flap_changes=2), reports, every=1)
+
+
+def test_flapping_ends_as_severe_as_the_last_report() -> None:
+    course = lived(Rule(), "wcwcwwww", every=60)
+    assert (course[-1].state, course[-1].severity) == ("flapping", Severity.CRITICAL)
+    calm = life.calm(Rule(), course[-1], START + timedelta(hours=2))
+    assert (calm.state, calm.severity, calm.peak) == ("firing", Severity.WARNING, Severity.WARNING)
+    again = life.step(Rule(), calm, Severity.CRITICAL, START + timedelta(hours=3), quiet=False)
+    assert again.event == "worse", "its readers were told of a warning meanwhile"
 
 
 def test_the_worst_of_the_waiting_reports_counts() -> None:
