@@ -8,6 +8,7 @@ from datetime import datetime, timedelta
 
 from django.db.models import Q, QuerySet
 
+from soc.alerts.conditions import one_line
 from soc.alerts.models import OPEN, Alert
 from soc.core.links import absolute
 from soc.core.severity import Severity
@@ -22,19 +23,17 @@ MOST_ROWS = 10_000
 """Alerts in the table of one report."""
 
 MOST_NAMED = 20
+LONGEST_NAME = 100
 COLUMNS = (
     *("application", "rule", "site", "subject", "severity", "state", "opened", "resolved"),
     *("acknowledged_by", "reports", "summary"),
 )
 
 
-_DAYS = {Subscription.Report.DAILY: 1, Subscription.Report.WEEKLY: 7}
-
-
-def send(subscription: Subscription) -> int:
+def send(subscription: Subscription, now: datetime) -> int:
     """Write the report that a subscription is due; return how many mails that makes."""
-    until = subscription.next_report_at
-    since = until - timedelta(days=_DAYS[Subscription.Report(subscription.report)])
+    period = reports.period(subscription, now)
+    since, until = period.since, period.until
     notice = of(subscription, since, until)
     if notice is None and subscription.report_when_empty:
         notice = nothing(since, until)
@@ -87,19 +86,30 @@ def _alerts(subscription: Subscription, since: datetime, until: datetime) -> Que
 
 
 def _facts(rows: Sequence[Alert], still_open: Sequence[Alert]) -> dict[str, str]:
-    facts = {
-        f"{Severity(alert.severity).label}: {alert.subject.name}"[:100]: _sentence(alert)
-        for alert in still_open[:MOST_NAMED]
-    }
+    named = still_open[:MOST_NAMED]
+    facts = {name: _sentence(alert) for name, alert in zip(_names(named), named, strict=True)}
     if len(still_open) > MOST_NAMED:
         facts["and"] = f"{len(still_open) - MOST_NAMED} more that are open"
     waits = [alert.acknowledged_at - alert.opened_at for alert in rows if alert.acknowledged_at]
     if waits:
         facts["Time to acknowledge (median)"] = _words(sorted(waits)[len(waits) // 2])
-    again = Counter(alert.subject.name for alert in rows)
-    if often := [f"{name} ({count})" for name, count in again.most_common(5) if count > 1]:
+    again = Counter((alert.subject.name, alert.rule_id) for alert in rows)
+    if often := [f"{name} ({count})" for (name, _), count in again.most_common(5) if count > 1]:
         facts["Most often"] = ", ".join(often)
     return facts
+
+
+def _names(alerts: Sequence[Alert]) -> list[str]:
+    """Return a name for each alert's row, with its rule where two rules have a row each."""
+    names = [
+        one_line(f"{Severity(alert.severity).label}: {alert.subject.name}", LONGEST_NAME)
+        for alert in alerts
+    ]
+    times = Counter(names)
+    return [
+        f"{name} ({alert.rule})" if times[name] > 1 else name
+        for name, alert in zip(names, alerts, strict=True)
+    ]
 
 
 def _sentence(alert: Alert) -> str:

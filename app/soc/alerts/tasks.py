@@ -21,7 +21,8 @@ def make_rounds() -> None:
 @app.task
 def send_reports() -> None:
     """Write the reports that subscriptions are due; each is claimed with its mail or not at all."""
+    now = timezone.now()
     with transaction.atomic():
-        mails = sum(summary.send(subscription) for subscription in reports.due(timezone.now()))
+        mails = sum(summary.send(subscription, now) for subscription in reports.due(now))
     if mails:
         wake()

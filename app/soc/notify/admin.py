@@ -87,6 +87,9 @@ class SubscriptionAdmin(ModelAdmin):
         """Plan the next report anew when its time has changed."""
         if {"enabled", "report", "report_at"} & set(form.changed_data):
             subscription.next_report_at = reports.first_after(subscription, timezone.now())
+        if {"enabled", "report"} & set(form.changed_data):
+            # What came up while nobody wanted reports is not reported afterwards.
+            subscription.reported_until = None
         super().save_model(request, subscription, form, change)
 
     @action(description="Preview", icon="preview", permissions=["view"])

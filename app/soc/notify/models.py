@@ -154,6 +154,9 @@ class Subscription(models.Model):
         default=False, help_text="Send the report even if there is nothing to say."
     )
     next_report_at = models.DateTimeField(null=True, editable=False)
+    reported_until = models.DateTimeField(
+        null=True, editable=False, help_text="Where the period of the next report begins."
+    )
     subject_template = models.CharField(
         max_length=200,
         default=templates.SUBJECT,

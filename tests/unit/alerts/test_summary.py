@@ -59,6 +59,35 @@ def test_a_report_has_what_its_subscription_wants(
     assert summary.of(subscription, *period) is None
 
 
+def test_two_rules_on_one_target_are_two_rows(
+    rule: Rule, subscription: Subscription, report: Report, clock: Clock
+) -> None:
+    Rule.objects.create(application="tests", name="other")
+    for name in ("works", "other"):
+        report("critical", rule=name, summary=f"About {name}.")
+    report("critical", subject="bot-2")
+    clock.move(minutes=1)
+    notice = summary.of(subscription, clock.now - DAY, clock.now)
+    assert notice is not None
+    rows = {name: text.partition(" Since")[0] for name, text in notice.facts.items()}
+    assert rows == {
+        "critical: bot-1 (tests/works)": "About works.",
+        "critical: bot-1 (tests/other)": "About other.",
+        "critical: bot-2": "It is critical.",
+    }
+
+
+def test_long_names_that_begin_alike_are_two_rows(
+    rule: Rule, subscription: Subscription, report: Report, clock: Clock
+) -> None:
+    for last in "ab":
+        report("critical", subject="n" * 150 + last)
+    clock.move(minutes=1)
+    notice = summary.of(subscription, clock.now - DAY, clock.now)
+    assert notice is not None
+    assert len(notice.facts) == 2
+
+
 def test_what_was_over_before_is_not_reported(
     rule: Rule, subscription: Subscription, report: Report, clock: Clock
 ) -> None:

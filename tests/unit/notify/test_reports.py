@@ -84,6 +84,51 @@ def test_a_report_is_due_once(db: None, reported: Subscription, clock: Clock) ->
     assert list(reports.due(clock.now)) == [reported], "one after a long outage"
 
 
+def covered(zone: str, times: list[str], **values: object) -> list[tuple[str, str]]:
+    """Return the periods of the reports of a subscription that is looked at at some times."""
+    Subscription.objects.update(**values)
+    periods = []
+    with timezone.override(zone):
+        for moment in times:
+            now = datetime.fromisoformat(f"{moment}+00:00")
+            for subscription in reports.due(now):
+                period = reports.period(subscription, now)
+                periods.append(
+                    tuple(f"{end.astimezone(UTC):%dT%H:%M}" for end in (period.since, period.until))
+                )
+    return periods
+
+
+def test_reports_cover_every_hour_where_the_clocks_change(db: None, reported: Subscription) -> None:
+    """25 hours on the day on which Berlin's clocks go back, 23 where they go on."""
+    autumn = ["2026-10-23T05:00", "2026-10-24T05:00", "2026-10-25T06:00", "2026-10-26T06:00"]
+    assert covered("Europe/Berlin", autumn) == [
+        ("23T05:00", "24T05:00"), ("24T05:00", "25T06:00"), ("25T06:00", "26T06:00"),
+    ]  # fmt: skip
+    spring = ["2026-03-27T06:00", "2026-03-28T06:00", "2026-03-29T05:00", "2026-03-30T05:00"]
+    again = {"next_report_at": None, "reported_until": None}
+    assert covered("Europe/Berlin", spring, **again) == [
+        ("27T06:00", "28T06:00"), ("28T06:00", "29T05:00"), ("29T05:00", "30T05:00"),
+    ]  # fmt: skip
+
+
+def test_the_report_after_an_outage_covers_all_of_it(db: None, reported: Subscription) -> None:
+    times = ["2026-03-02T05:00", "2026-03-02T07:00", "2026-03-05T09:30", "2026-03-06T07:01"]
+    assert covered("UTC", times) == [
+        ("01T07:00", "02T07:00"), ("02T07:00", "05T07:00"), ("05T07:00", "06T07:00"),
+    ]  # fmt: skip
+
+
+def test_a_report_at_another_time_begins_where_the_last_one_ended(
+    db: None, reported: Subscription
+) -> None:
+    assert covered("UTC", ["2026-03-02T05:00", "2026-03-02T07:00"])
+    later = datetime(2026, 3, 2, 20, tzinfo=UTC)
+    assert covered("UTC", ["2026-03-02T20:00"], report_at=time(20), next_report_at=later) == [
+        ("02T07:00", "02T20:00")
+    ]
+
+
 def test_two_workers_share_what_is_due(db: None, reported: Subscription, clock: Clock) -> None:
     list(reports.due(clock.now))
     clock.move(days=1)
