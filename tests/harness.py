@@ -274,6 +274,18 @@ class Stack(Site):
         )  # fmt: skip
         return {queue["name"]: queue for queue in json.loads(listed)}
 
+    def dead_letters(self, queue: str) -> int:
+        """Count how often a task's message has become a dead letter of a queue."""
+        code = f"""
+from django.db.models import Sum
+from soc.celery import app
+from soc.core import dead_letters
+from soc.core.models import DeadTask
+dead_letters.collect(app)
+print(DeadTask.objects.filter(queue={queue!r}).aggregate(n=Sum("times"))["n"] or 0)
+"""
+        return int(self.python("worker-shared", code).strip().splitlines()[-1])
+
     def mail(self) -> list[dict[str, str]]:
         """The mails in the catcher, headers and text."""
         shown = self.exec("catcher", "python3", "-m", "soc.notify.catcher", "show")

@@ -86,6 +86,7 @@ _GROUPS = (
             ("Heartbeats", "ecg_heart", "core.heartbeat"),
             ("Queue samples", "stacked_line_chart", "core.queuesample"),
             ("Task failures", "error", "core.taskfailure"),
+            ("Dead letters", "mark_email_unread", "core.deadtask"),
         ),
     ),
     (

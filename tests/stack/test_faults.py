@@ -203,23 +203,23 @@ back for long."""
 
 
 def test_a_message_that_kills_its_workers_is_parked(series: Stack) -> None:
-    parked = series.queues()["email.dead"]["messages"]
+    parked = series.dead_letters("email")
     # Nothing but the test's message may be in the queue, and beat fills it.
     series.compose("stop", "beat")
     wait_for("an empty queue", lambda: series.queues()["email"]["messages"] == 0)
     series.compose("stop", "worker-email")
     try:
         printed = series.python_beside("worker-email", TAKE_AND_DIE)
-        wait_for("the dead letter", lambda: series.queues()["email.dead"]["messages"] > parked)
+        wait_for("the dead letter", lambda: series.dead_letters("email") > parked)
     finally:
         series.compose("start", "beat", "worker-email")
     assert printed.strip().splitlines()[-1] == f"TAKEN {BY_NAME['email'].delivery_limit + 1}"
-    assert series.queues()["email.dead"]["messages"] == parked + 1
+    assert series.dead_letters("email") == parked + 1
     wait_for_consumers(series)
 
 
 def test_a_refused_message_is_parked(series: Stack) -> None:
-    parked = series.queues()["email.dead"]["messages"]
+    parked = series.dead_letters("email")
     series.python(
         "worker-email",
         """
@@ -232,7 +232,7 @@ with app.producer_pool.acquire(block=True) as producer:
 """,
         check=False,
     )
-    wait_for("the dead letter", lambda: series.queues()["email.dead"]["messages"] == parked + 1)
+    wait_for("the dead letter", lambda: series.dead_letters("email") == parked + 1)
 
 
 def test_a_worker_comes_back_after_a_network_cut(series: Stack) -> None:

@@ -29,6 +29,7 @@ MAY = {
         ("beat", act): "it queues every periodic task"
         for act in ("publish for another", "publish for another, delayed")
     },
+    (site.SAMPLER, "read dead letters"): "it keeps those of every task queue for a person",
     ("flower", "broadcast control"): "what its pages of workers ask and tell",
     ("flower", "sniff task events"): "what its pages show",
     **{

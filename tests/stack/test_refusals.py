@@ -186,10 +186,10 @@ def publish(body, **options):
     ],
 )
 def test_a_bad_message_is_parked_and_the_worker_lives(stack: Stack, what: str, code: str) -> None:
-    before = stack.queues()["shared.dead"]["messages"]
+    before = stack.dead_letters("shared")
     container = stack.inspect("worker-shared")["Id"]
     stack.python("worker-shared", PUBLISH + code)
-    wait_for(what, lambda: stack.queues()["shared.dead"]["messages"] == before + 1)
+    wait_for(what, lambda: stack.dead_letters("shared") == before + 1)
     assert stack.inspect("worker-shared")["Id"] == container
     assert stack.inspect("worker-shared")["RestartCount"] == 0
     assert stack.queues()["shared"]["consumers"] == 1
@@ -197,7 +197,7 @@ def test_a_bad_message_is_parked_and_the_worker_lives(stack: Stack, what: str, c
 
 def test_a_delayed_message_is_parked_like_any_other(stack: Stack) -> None:
     """Its first death was in the queue of its delay, its last is the one that counts."""
-    before = stack.queues()["shared.dead"]["messages"]
+    before = stack.dead_letters("shared")
     stack.python(
         "worker-shared",
         """
@@ -209,12 +209,13 @@ with app.producer_pool.acquire(block=True) as producer:
                      content_type="application/json", content_encoding="utf-8")
 """,
     )
-    wait_for("it", lambda: stack.queues()["shared.dead"]["messages"] == before + 1)
+    wait_for("it", lambda: stack.dead_letters("shared") == before + 1)
     assert stack.queues()["shared"]["messages"] == 0
 
 
 def test_a_task_that_came_too_late_is_not_a_dead_letter(stack: Stack) -> None:
     before = stack.queues()
+    dead = stack.dead_letters("ssl_certs")
     stack.compose("stop", "worker-ssl-certs")
     stack.python(
         "beat",
@@ -229,7 +230,7 @@ for _ in range(5):
         lambda: stack.queues()["soc.expired"]["messages"] >= before["soc.expired"]["messages"] + 5,
     )
     stack.compose("start", "worker-ssl-certs")
-    assert stack.queues()["ssl_certs.dead"]["messages"] == before["ssl_certs.dead"]["messages"]
+    assert stack.dead_letters("ssl_certs") == dead
 
 
 def test_publishing_to_nowhere_raises(stack: Stack) -> None:

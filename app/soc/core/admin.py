@@ -26,11 +26,15 @@ from unfold.widgets import UnfoldAdminSelectWidget, UnfoldAdminTextareaWidget
 
 from soc.beat.models import TaskOptions
 from soc.celery import app
+from soc.core import dead_letters
 from soc.core.checks import problems_of
-from soc.core.models import Heartbeat, QueueSample, TaskFailure
+from soc.core.models import DeadTask, Heartbeat, QueueSample, TaskFailure
 from soc.core.schedules import REQUEST_PREFIX, next_run, request_run
 from soc.core.times import local
 from soc.queues import TASK_QUEUES
+
+MOST_REPLAYED = 500
+"""Dead letters that one request replays."""
 
 for _model in (ClockedSchedule, CrontabSchedule, IntervalSchedule, PeriodicTask, SolarSchedule):
     admin.site.unregister(_model)
@@ -356,3 +360,74 @@ class TaskFailureAdmin(ReadOnlyAdmin):
     def trace(self, failure: TaskFailure) -> SafeString:
         """Return the traceback as it was printed."""
         return preformatted(failure.traceback)
+
+
+@admin.register(DeadTask)
+class DeadTaskAdmin(ReadOnlyAdmin):
+    """Tasks' messages that the broker gave up: read, replay or discard them here."""
+
+    list_display = ("title", "queue", "why", "times", "last_seen_at", "state_label", "settled_by")
+    list_filter = ("state", "queue", "task")
+    search_fields = ("task", "task_id", "body")
+    actions = ("replay", "discard")
+    show_full_result_count = False
+    fields = (
+        *("queue", "task", "task_id", "reason", ("first_seen_at", "last_seen_at", "times")),
+        *("state_label", ("settled_at", "settled_by", "note"), "message"),
+    )
+    readonly_fields = (
+        *("queue", "task", "task_id", "reason", "first_seen_at", "last_seen_at", "times"),
+        *("state_label", "settled_at", "settled_by", "note", "message"),
+    )
+
+    def has_settle_permission(self, request: HttpRequest) -> bool:
+        """Whether a person may settle dead letters; nobody edits one."""
+        return request.user.has_perm("core.change_deadtask")
+
+    @display(description="Task", ordering="task")
+    def title(self, letter: DeadTask) -> str:
+        """Return the task's name."""
+        return letter.task or "unreadable message"
+
+    @display(description="Why", ordering="reason")
+    def why(self, letter: DeadTask) -> str:
+        """Return the reason."""
+        return letter.reason
+
+    @display(
+        description="State",
+        ordering="state",
+        label={
+            DeadTask.State.WAITING.label: "warning",
+            DeadTask.State.REPLAYED.label: "success",
+            DeadTask.State.DISCARDED.label: "default",
+        },
+    )
+    def state_label(self, letter: DeadTask) -> str:
+        """Return the state as a coloured word."""
+        return letter.get_state_display()
+
+    @display(description="Message")
+    def message(self, letter: DeadTask) -> SafeString:
+        """Return the message as it came."""
+        return preformatted(letter.body)
+
+    @action(description="Replay", permissions=["settle"])
+    def replay(self, request: HttpRequest, queryset: models.QuerySet[DeadTask]) -> None:
+        """Ask beat to run the tasks once more."""
+        letters = list(queryset.order_by("pk")[:MOST_REPLAYED])
+        done, failed = dead_letters.replay_all(letters, request.user.get_username())
+        if done:
+            text = f"Replayed: {done}. Beat starts them within 5 s."
+            self.message_user(request, text, messages.SUCCESS)
+        for letter, reason in failed[:5]:
+            self.message_user(request, f"{letter}, not replayed: {reason}.", messages.ERROR)
+        if len(failed) > 5:
+            self.message_user(request, f"Not replayed: {len(failed)} in all.", messages.ERROR)
+
+    @action(description="Discard", permissions=["settle"])
+    def discard(self, request: HttpRequest, queryset: models.QuerySet[DeadTask]) -> None:
+        """Settle dead letters that nobody needs."""
+        chosen = DeadTask.objects.filter(pk__in=queryset.order_by().values("pk"))
+        count = dead_letters.discard(chosen, request.user.get_username())
+        self.message_user(request, f"Discarded: {count}.", messages.SUCCESS)

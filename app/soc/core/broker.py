@@ -35,6 +35,7 @@ _EVENTS = "celeryev"
 _CONTROL = "celery.pidbox"
 _REPLIES = "reply.celery.pidbox"
 _MAIL = BY_NAME["email"]
+_SAMPLED = BY_NAME["shared"]
 
 Definition = dict[str, Any]
 
@@ -109,7 +110,7 @@ def _service_permissions() -> Iterator[tuple[str, str, str, str]]:
             queue.service,
             _any_of(mailbox),
             _any_of(*([] if queue.stream else [tasks, delayed]), events, replies, mailbox),
-            _any_of(queue.name, *_dead_letters_of_stream(queue), control, mailbox),
+            _any_of(queue.name, *_dead_letters_read_by(queue), control, mailbox),
         )
     for stream in STREAMS.values():
         # Logstash declares the exchange, which is there already, whenever it connects.
@@ -148,9 +149,15 @@ def _task_keys(user: str, digits: str, *keys: str) -> Iterator[tuple[str, str, s
     yield user, level_name(MAX_LEVEL), f"^{digits}({'|'.join(keys)})$"
 
 
-def _dead_letters_of_stream(queue: Queue) -> list[str]:
-    """Return what the worker of a stream reads beside it: it lists what it refused."""
-    return [re.escape(queue.dead_letter_name)] if queue.stream else []
+def _dead_letters_read_by(queue: Queue) -> list[str]:
+    """Return the queues of dead letters that a queue's worker empties.
+
+    The worker of a stream takes its own; that of the samples those of every task queue, so that
+    none of them is lost with a worker that dies of its messages.
+    """
+    if queue.stream:
+        return [re.escape(queue.dead_letter_name)]
+    return [re.escape(q.dead_letter_name) for q in TASK_QUEUES] if queue is _SAMPLED else []
 
 
 def _permission(

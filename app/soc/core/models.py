@@ -87,6 +87,44 @@ class TaskFailure(models.Model):
         return f"{self.task} {self.kind}"
 
 
+class DeadTask(models.Model):
+    """A task's message that the broker gave up; it waits for a person."""
+
+    class State(models.TextChoices):
+        """What became of it."""
+
+        WAITING = "waiting"
+        REPLAYED = "replayed"
+        DISCARDED = "discarded"
+
+    queue = models.CharField(max_length=64)
+    digest = models.CharField(max_length=32, editable=False)
+    task = models.CharField(max_length=200, blank=True)
+    task_id = models.CharField(max_length=64, blank=True)
+    body = models.TextField(help_text="The message's text as it came.")
+    reason = models.CharField(max_length=200)
+    times = models.PositiveIntegerField(default=1, help_text="How often the same message came.")
+    state = models.CharField(max_length=10, choices=State, default=State.WAITING)
+    first_seen_at = models.DateTimeField()
+    last_seen_at = models.DateTimeField(db_index=True)
+    settled_at = models.DateTimeField(null=True, help_text="When it was replayed or discarded.")
+    settled_by = models.CharField(max_length=150, blank=True)
+    note = models.CharField(max_length=200, blank=True, help_text="Why it was discarded.")
+
+    retention = Retention("last_seen_at", days=30)
+
+    class Meta:
+        ordering = ("-last_seen_at", "-pk")
+        verbose_name = "dead letter"
+        constraints = (
+            models.UniqueConstraint(fields=["queue", "digest"], name="dead_task_identity"),
+        )
+        indexes = (models.Index(fields=["state", "queue"], name="dead_task_waiting"),)
+
+    def __str__(self) -> str:
+        return f"{self.task or 'unreadable message'} of {self.queue}"
+
+
 class ApiToken(models.Model):
     """What a program shows instead of a password; it may do what its user may do."""
 

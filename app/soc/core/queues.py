@@ -10,11 +10,13 @@ from dataclasses import dataclass
 
 from celery import Celery
 from django.conf import settings
+from django.db.models import Count
 from django.utils import timezone
 
+from soc.core import dead_letters
 from soc.core.identity import secret
-from soc.core.models import ALIVE_FOR, Heartbeat, QueueSample
-from soc.queues import QUEUES
+from soc.core.models import ALIVE_FOR, DeadTask, Heartbeat, QueueSample
+from soc.queues import QUEUES, TASK_QUEUES
 
 TIMEOUT = 10
 """Seconds that the management API may take."""
@@ -35,7 +37,7 @@ class State:
 
 
 def sample(app: Celery) -> None:
-    """Record the state of every queue as the broker tells it.
+    """Record the state of every queue as the broker reports it, and take in its dead letters.
 
     Raises:
         OSError: the management API cannot be reached or refuses.
@@ -43,13 +45,19 @@ def sample(app: Celery) -> None:
     """
     states = _of_file_system(app) if settings.EMBEDDED else _of_management_api()
     nothing = State(0, 0)
+    # The file-system broker of the embedded stack has no dead lettering.
+    dead = {q.name: states.get(q.dead_letter_name, nothing).messages for q in QUEUES}
+    if found := [queue for queue in TASK_QUEUES if dead[queue.name]]:
+        dead_letters.collect(app, found)
+        dead |= {queue.name: 0 for queue in found}
+    waiting = DeadTask.objects.filter(state=DeadTask.State.WAITING).order_by()
+    kept = dict(waiting.values_list("queue").annotate(Count("pk")))
     QueueSample.objects.bulk_create(
         QueueSample(
             queue=queue.name,
             depth=states[queue.name].messages,
             consumers=states[queue.name].consumers,
-            # The file-system broker of the embedded stack has no dead lettering.
-            dead=states.get(queue.dead_letter_name, nothing).messages,
+            dead=dead[queue.name] + kept.get(queue.name, 0),
         )
         for queue in QUEUES
     )
