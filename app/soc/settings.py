@@ -137,7 +137,8 @@ else:
                 "charset": "utf8mb4",
                 "isolation_level": "read committed",
                 "connect_timeout": 5,
-                "read_timeout": 30,
+                # A change of a large table takes long, and goes on when its client has left.
+                "read_timeout": 3600 if SERVICE == "migrate" else 30,
                 "write_timeout": 30,
             },
         }

@@ -3,7 +3,7 @@
 from typing import Any
 
 from django.apps import apps
-from django.core.management import BaseCommand, call_command
+from django.core.management import BaseCommand, CommandParser, call_command
 
 from soc.core import grants
 
@@ -13,9 +13,13 @@ class Command(BaseCommand):
 
     help = "Migrates and prepares the site's database; safe to run again."
 
+    def add_arguments(self, parser: CommandParser) -> None:
+        """Declare the options."""
+        parser.add_argument("--take-over", action="store_true", help="as migrate's")
+
     def handle(self, *args: Any, **options: Any) -> None:
         """Run the steps in order; an application takes part with a ``set_up`` of its config."""
-        call_command("migrate", interactive=False, verbosity=1)
+        call_command("migrate", interactive=False, verbosity=1, take_over=options["take_over"])
         grants.apply()
         for config in apps.get_app_configs():
             if hasattr(config, "set_up"):
