@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import configparser
+import hashlib
 import inspect
 import re
 import runpy
@@ -467,3 +468,20 @@ def test_only_the_two_web_servers_publish_a_port() -> None:
 
 def test_the_time_zone_of_crontabs_is_the_sites() -> None:
     assert settings.CELERY_TIMEZONE == settings.TIME_ZONE
+
+
+def test_every_landed_migration_is_as_it_landed() -> None:
+    """A site that has applied a migration would never see an edit of it."""
+    landed_file = REPOSITORY / "tests" / "unit" / "core" / "migrations.sha256"
+    lines = landed_file.read_text(encoding="utf-8").splitlines()
+    landed = {name: digest for digest, name in (line.split() for line in lines)}
+    assert len(landed) == len(lines), "a migration stands in the list twice"
+    present = {
+        str(file.relative_to(REPOSITORY)): hashlib.sha256(file.read_bytes()).hexdigest()
+        for file in (REPOSITORY / "app" / "soc").glob("*/migrations/[0-9]*.py")
+    }
+    changed = [name for name in landed.keys() & present.keys() if present[name] != landed[name]]
+    assert not changed, "a landed migration was edited: undo that and write a new migration"
+    assert not landed.keys() - present.keys(), "a landed migration was removed or renamed"
+    add = "add it to the list: sha256sum FILE >> tests/unit/core/migrations.sha256"
+    assert not present.keys() - landed.keys(), add
