@@ -13,7 +13,7 @@ from django.db import connection, models
 from soc.ldap_probe.models import DirectoryServer
 from soc.ssl_certs.models import Authority
 
-repair = import_module("soc.ldap_probe.migrations.0004_repair_authorities")
+repair = import_module("soc.ldap_probe.migrations.0006_repair_authorities")
 BOUND = DirectoryServer._meta.get_field("authority")
 
 

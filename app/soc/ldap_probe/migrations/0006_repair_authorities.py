@@ -68,5 +68,5 @@ def _free(authority: Any, name: str) -> str:
 
 
 class Migration(migrations.Migration):
-    dependencies = (("ldap_probe", "0003_bind_refusals"), ("ssl_certs", "0001_initial"))
+    dependencies = (("ldap_probe", "0005_security_rule"), ("ssl_certs", "0001_initial"))
     operations = (migrations.RunPython(repair, migrations.RunPython.noop, atomic=False),)
