@@ -17,7 +17,8 @@ import pki
 from harness import REPOSITORY, free_port
 
 FOLDER = REPOSITORY / "tests" / "stack" / "oidc"
-CLIENT_SECRET = "kept by the site and the provider"
+CLIENT_SECRET = "kept by the site + the provider: 100%2B"
+"""With what form-encoding changes (RFC 6749, 2.3.1), and what looks encoded and is not."""
 _USAGES = (
     *("digital_signature", "content_commitment", "key_encipherment", "data_encipherment"),
     *("key_agreement", "key_cert_sign", "crl_sign", "encipher_only", "decipher_only"),
@@ -65,6 +66,7 @@ class Provider:
                 "client_id": "soc",
                 "client_secret": CLIENT_SECRET,
                 "redirect_uris": [self.redirect_uri],
+                "post_logout_redirect_uris": [urljoin(self.redirect_uri, "/sign-in/")],
             },
         }
         (self.folder / "settings.json").write_text(json.dumps(settings))
@@ -81,11 +83,16 @@ class Provider:
         self.process.terminate()
         self.process.wait()
 
-    def sign_in(self, url: str, account: str) -> str:
-        """Go where the site sends a browser, sign in and consent; return the way back."""
+    def browser(self) -> requests.Session:
+        """Return a person's browser, which keeps their session at the provider."""
         person = requests.Session()
         person.trust_env = False
         person.verify = str(self.authority)
+        return person
+
+    def sign_in(self, url: str, account: str, person: requests.Session | None = None) -> str:
+        """Go where the site sends a browser, sign in and consent; return the way back."""
+        person = person or self.browser()
         answer = person.get(url, allow_redirects=False, timeout=20)
         for _ in range(20):
             if answer.is_redirect:
@@ -103,3 +110,12 @@ class Provider:
                 urljoin(answer.url, form[1]), fields, allow_redirects=False, timeout=20
             )
         raise AssertionError(f"the provider goes round in circles at {answer.url}")
+
+    def sign_out(self, url: str, person: requests.Session) -> str:
+        """Go where the site sends a browser and end the session; return the way back."""
+        page = person.get(url, timeout=20)
+        form = _ACTION.search(page.text)
+        assert form, f"{page.status_code} at {page.url}: {page.text[:500]}"
+        fields = dict(re.findall(r'name="(\w+)" value="([^"]*)"', page.text)) | {"logout": "yes"}
+        answer = person.post(urljoin(page.url, form[1]), fields, allow_redirects=False, timeout=20)
+        return answer.headers["Location"]

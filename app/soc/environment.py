@@ -13,6 +13,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from zoneinfo import available_timezones
 
+ROLES = ("Viewers", "Operators", "Reporters", "Administrators")
+_OR_ROLES = f"{', '.join(ROLES[:-1])} or {ROLES[-1]}"
+
 Check = Callable[[str], str]
 """Takes a value and returns what is wrong with it, or an empty string."""
 
@@ -49,6 +52,19 @@ def _all(check: Check) -> Check:
     return check_parts
 
 
+def _scopes(value: str) -> str:
+    # RFC 6749, 3.3, without the comma that separates them here.
+    scope = _matches(r"[!#-+\--\[\]-~]+", "a scope without blanks: separate scopes by commas")
+    return _all(scope)(value) or ("" if "openid" in split(value) else "lacks the scope openid")
+
+
+def _roles(value: str) -> str:
+    try:
+        return "" if roles_by_group(value) else "has no part"
+    except ValueError as error:
+        return str(error)
+
+
 def _port(value: str) -> str:
     return "" if value.isdecimal() and 0 < int(value) < 65536 else "is not a port (1 to 65535)"
 
@@ -78,10 +94,6 @@ image = _matches(r".+:(?!latest$)[\w][\w.-]*", "an image with an exact tag (not 
 cpus = _matches(r"(?=.*[1-9])\d{1,3}(\.\d{1,2})?", "a number of CPUs such as 0.20")
 memory = _matches(r"[1-9]\d*[MG]", "an amount of memory such as 256M")
 https_url = _matches(r"https://[A-Za-z0-9.\[\]:_-]+(/[!-~]*)?", "an https address without blanks")
-role = _matches(
-    r"[^=,]+=(Viewers|Operators|Reporters|Administrators)",
-    "group=Viewers, Operators, Reporters or Administrators",
-)
 count = _matches(r"[1-9]\d{0,6}", "a whole number above 0")
 
 
@@ -128,8 +140,9 @@ VARIABLES: tuple[Variable, ...] = (
     Variable("SOC_FLOWER_CONTROL", _one_of("off", "on"), optional=True),
     Variable("SOC_OIDC_ISSUER", https_url, optional=True),
     Variable("SOC_OIDC_CLIENT_ID", _matches(r"\S+", "a client's name"), optional=True),
+    Variable("SOC_OIDC_SCOPES", _scopes, optional=True),
     Variable("SOC_OIDC_GROUPS_CLAIM", _matches(r"\S+", "a claim's name"), optional=True),
-    Variable("SOC_OIDC_ROLES", _all(role), optional=True),
+    Variable("SOC_OIDC_ROLES", _roles, optional=True),
     *(Variable(f"SOC_{service}_CPUS", cpus) for service in LIMITED),
     *(Variable(f"SOC_{service}_MEMORY", memory) for service in LIMITED),
     Variable("SOC_PIDS", count),
@@ -155,6 +168,29 @@ def is_weak(value: str) -> bool:
 def split(value: str) -> list[str]:
     """Return the parts of a comma-separated value without blanks."""
     return [part.strip() for part in value.split(",") if part.strip()]
+
+
+def roles_by_group(value: str) -> dict[str, str]:
+    """Return the role of each group in ``group=Role,…``.
+
+    A group may be a distinguished name, whose commas separate nothing: it goes on until a role.
+
+    Raises:
+        ValueError: a part gives no role to a group.
+    """
+    found: dict[str, str] = {}
+    parts: list[str] = []
+    for part in split(value):
+        parts.append(part)
+        group, equals, role = ",".join(parts).rpartition("=")
+        if equals and role in ROLES:
+            if not group or ("," in group and not all("=" in part for part in group.split(","))):
+                break
+            found[group] = role
+            parts = []
+    if parts:
+        raise ValueError(f"has a part that is not group={_OR_ROLES}: {','.join(parts)}")
+    return found
 
 
 def public_hostnames(values: Mapping[str, str]) -> list[str]:

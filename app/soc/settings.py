@@ -223,7 +223,8 @@ AUDITLOG_USE_FK_STRING_REPRESENTATION = True
 OIDC_ISSUER = SITE.get("SOC_OIDC_ISSUER", "")
 OIDC_CLIENT_ID = SITE.get("SOC_OIDC_CLIENT_ID", "")
 OIDC_GROUPS_CLAIM = SITE.get("SOC_OIDC_GROUPS_CLAIM") or "groups"
-OIDC_ROLES = dict(pair.rsplit("=", 1) for pair in environment.split(SITE.get("SOC_OIDC_ROLES", "")))
+OIDC_SCOPES = environment.split(SITE.get("SOC_OIDC_SCOPES") or "openid,profile,email")
+OIDC_ROLES = environment.roles_by_group(SITE.get("SOC_OIDC_ROLES", ""))
 OIDC_CLIENT_SECRET = ""
 OIDC_AUTHORITIES = ""
 if OIDC_ISSUER and SERVICE == "web":

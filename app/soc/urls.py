@@ -1,13 +1,12 @@
 """The site's addresses."""
 
 from django.contrib import admin
-from django.contrib.auth import views as auth
 from django.contrib.auth.decorators import login_not_required
 from django.urls import include, path
 from django.views.generic import RedirectView
 
 from soc.access import oidc
-from soc.access.views import SignIn
+from soc.access.views import SignIn, SignOut
 from soc.alerts import views as alerts
 from soc.api import routes as api
 from soc.board import views as board
@@ -58,10 +57,10 @@ urlpatterns = [
     path("sign-in/", SignIn.as_view(), name="login"),
     path("sign-in/provider/", oidc.start, name="oidc-start"),
     path("sign-in/provider/back/", oidc.callback, name="oidc-callback"),
-    path("sign-out/", auth.LogoutView.as_view(next_page="login"), name="logout"),
+    path("sign-out/", SignOut.as_view(), name="logout"),
     # One way in and out, for the admin as well.
     path("admin/login/", login_not_required(_TO_SIGN_IN)),
-    path("admin/logout/", auth.LogoutView.as_view(next_page="login")),
+    path("admin/logout/", SignOut.as_view()),
     path("admin/", admin.site.urls),
     path("healthz", views.healthz, name="healthz"),
     path("readyz", readiness.readyz, name="readyz"),

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import base64
+import html
 import json
+import re
 import shutil
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -20,7 +22,7 @@ from joserfc.jwk import OctKey, RSAKey
 from harness import missing
 from identity_provider import CLIENT_SECRET, FOLDER, Provider
 from soc import environment
-from soc.access import oidc, roles
+from soc.access import groups, oidc, roles
 from soc.access.models import Identity
 
 pytestmark = [pytest.mark.django_db, pytest.mark.usefixtures("plain_static_files")]
@@ -33,6 +35,15 @@ ACCOUNTS = {
     "adam": {"preferred_username": "adam", "groups": ["soc-admins"]},
     "gus": {"preferred_username": "gus", "groups": ["guests"]},
     "twin": {"preferred_username": "Ann", "groups": ["soc-admins"]},
+    "tess": {"preferred_username": "tess", "teams": ["soc-viewers"]},
+    "kim": {"preferred_username": "kim", "realm_access": {"roles": ["soc-viewers"]}},
+    "dina": {"preferred_username": "dina", "groups": ["CN=SOC, ou=Groups,dc=soc,dc=test"]},
+    "odd": {"preferred_username": "odd", "groups": [5, {"name": "soc-admins"}, None]},
+    "many": {
+        "preferred_username": "many",
+        "_claim_names": {"groups": "src1"},
+        "_claim_sources": {"src1": {"endpoint": "https://graph.test/getMemberObjects"}},
+    },
 }
 
 
@@ -184,6 +195,105 @@ def test_roles_follow_the_provider_and_own_groups_stay(come: Come, settings: Any
     assert groups_of("omar") == {"night shift"}
 
 
+# --- Where providers put groups -----------------------------------------------------------------
+
+
+def test_groups_of_a_scope_of_their_own_come_when_it_is_asked_for(
+    come: Come, settings: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Canaille and Dex send groups for the scope ``groups`` only."""
+    settings.OIDC_GROUPS_CLAIM = "teams"
+    client, answer = come("tess")
+    refusal(answer, client)
+    assert "claim teams is not sent: some providers send it for a scope of its own" in caplog.text
+    settings.OIDC_SCOPES = ["openid", "profile", "teams"]
+    come("tess")
+    assert groups_of("tess") == {"Viewers"}
+
+
+def test_a_claim_within_a_claim(come: Come, settings: Any) -> None:
+    settings.OIDC_GROUPS_CLAIM = "realm_access.roles"
+    come("kim")
+    assert groups_of("kim") == {"Viewers"}
+
+
+@pytest.mark.parametrize(
+    ("name", "claims"),
+    [
+        ("resource_access.soc.test.roles", {"resource_access": {"soc.test": {"roles": ["a"]}}}),
+        ("https://soc.test/groups", {"https://soc.test/groups": ["a"]}),
+        ("a.b", {"a.b": "a", "a": {"b": ["c"]}}),
+        ("urn:roles", {"urn:roles": {"a": {"1": "soc.test"}}}),
+    ],
+)
+def test_a_groups_claim_is_found(name: str, claims: dict[str, Any]) -> None:
+    assert groups.of(claims, name) == {"a"}
+
+
+@pytest.mark.parametrize("claims", [{}, {"a": 5}, {"a": {"b": None}}, {"a": ["b"]}])
+def test_a_claim_that_is_not_there_is_no_group(claims: dict[str, Any]) -> None:
+    assert groups.of(claims, "a.b") == set()
+
+
+def test_a_group_that_is_a_distinguished_name(come: Come, settings: Any) -> None:
+    settings.OIDC_ROLES = environment.roles_by_group(
+        "cn=soc,ou=groups,dc=soc,dc=test=Operators, soc-admins=Administrators"
+    )
+    come("dina")
+    assert groups_of("dina") == {"Operators"}
+
+
+def test_groups_that_are_no_names_give_nothing(come: Come) -> None:
+    client, answer = come("odd")
+    refusal(answer, client)
+
+
+def test_more_groups_than_the_provider_sends_take_no_role_away(
+    come: Come, provider: Provider, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Microsoft Entra sends ``_claim_names`` in place of more than 200 groups."""
+    client, answer = come("many")
+    assert "more groups than your provider sends" in refusal(answer, client)
+    known = User.objects.create_user("many")
+    Identity.objects.create(user=known, issuer=provider.issuer, subject="many")
+    client, answer = come("many")
+    assert "more groups than your provider sends" in refusal(answer, client)
+    roles.assign(known, ["Operators"])
+    caplog.clear()
+    client, _ = come("many")
+    assert user_of(client) == known
+    assert groups_of("many") == {"Operators"}
+    assert "sends no groups of many, because there are too many" in caplog.text
+
+
+# --- The way out --------------------------------------------------------------------------------
+
+
+def test_signing_out_leads_to_the_end_of_the_session_at_the_provider(
+    provider: Provider,
+) -> None:
+    client, person = Client(), provider.browser()
+    sent = client.get(START, secure=True)["Location"]
+    back = provider.sign_in(sent, "vera", person)
+    client.get(back.removeprefix("https://testserver"), secure=True)
+    again = client.get(START, secure=True)["Location"]
+    known = person.get(again, allow_redirects=False, timeout=20)
+    assert "/back/" in known.headers["Location"]
+    page = client.post("/sign-out/", secure=True)
+    assert user_of(client) is None
+    (url,) = set(re.findall(r'href="(https://localhost[^"]+)"', page.content.decode()))
+    assert f'content="0; url={url}"' in page.content.decode()
+    assert provider.sign_out(html.unescape(url), person) == "https://testserver/sign-in/"
+    asked = person.get(again, allow_redirects=False, timeout=20)
+    assert "/interaction/" in asked.headers["Location"]
+
+
+def test_a_local_account_signs_out_as_before() -> None:
+    client = Client()
+    client.force_login(User.objects.create_user("bob"))
+    assert client.post("/sign-out/", secure=True)["Location"] == "/sign-in/"
+
+
 # --- A provider that is away or not what it says ------------------------------------------------
 
 
@@ -333,6 +443,45 @@ def test_a_token_that_the_provider_has_not_signed_lets_nobody_in(
     assert user_of(client) is None
 
 
+@pytest.mark.parametrize(
+    ("audience", "party", "inside"),
+    [
+        ("soc", None, True),
+        (["soc"], "soc", True),
+        (["soc", "portal"], "soc", True),
+        (["soc", "portal"], None, False),
+        (["soc", "portal"], "portal", False),
+        (["portal"], "soc", False),
+        ("portal", None, False),
+        ([], None, False),
+        (None, None, False),
+    ],
+)
+def test_a_token_is_for_this_site(
+    come: Come,
+    monkeypatch: pytest.MonkeyPatch,
+    audience: Any,
+    party: str | None,
+    inside: bool,
+) -> None:
+    """OpenID Connect Core 1.0, 3.1.3.7, with a signature that is right."""
+    key = RSAKey.generate_key(2048)
+    fetch = oidc.DjangoOAuth2App.fetch_access_token
+
+    def for_another(*arguments: Any, **options: Any) -> dict[str, Any]:
+        token = fetch(*arguments, **options)
+        claims = claims_of(token["id_token"]) | {"aud": audience, "azp": party}
+        said = {name: value for name, value in claims.items() if value is not None}
+        return token | {"id_token": jwt.encode({"alg": "RS256"}, said, key)}
+
+    keys = {"keys": [key.as_dict(private=False)]}
+    monkeypatch.setattr(oidc.DjangoOAuth2App, "fetch_jwk_set", lambda _, **__: keys)
+    monkeypatch.setattr(oidc.DjangoOAuth2App, "fetch_access_token", for_another)
+    client, answer = come("vera")
+    assert answer.status_code == (302 if inside else 502)
+    assert (user_of(client) is not None) is inside
+
+
 def test_the_sign_in_gets_a_session_of_its_own(provider: Provider) -> None:
     client = Client()
     sent = client.get(START, secure=True)["Location"]
@@ -358,6 +507,10 @@ def test_the_variables_come_together_or_not_at_all() -> None:
         ("SOC_OIDC_ISSUER", "http://id.test"),
         ("SOC_OIDC_ROLES", "soc=Emperors"),
         ("SOC_OIDC_ROLES", "soc"),
+        ("SOC_OIDC_ROLES", "=Viewers"),
+        ("SOC_OIDC_ROLES", "soc=Emperors,others=Viewers"),
+        ("SOC_OIDC_SCOPES", "openid groups"),
+        ("SOC_OIDC_SCOPES", "groups"),
     ],
 )
 def test_a_variable_that_would_not_work_is_refused(name: str, value: str) -> None:

@@ -5,9 +5,10 @@ that it has named, over verified TLS, signed with a public key, and the roles th
 """
 
 import logging
+from base64 import b64encode
 from collections.abc import Mapping
 from typing import Any
-from urllib.parse import urlsplit
+from urllib.parse import quote_plus, urlencode, urlsplit
 
 from authlib.common.errors import AuthlibBaseError
 from authlib.integrations.django_client import OAuth
@@ -27,7 +28,7 @@ from django.views.decorators.http import require_safe
 from joserfc.errors import JoseError
 from requests import RequestException
 
-from soc.access import audit, roles
+from soc.access import audit, groups, roles
 from soc.access.models import Identity
 
 TIMEOUT = 10
@@ -38,6 +39,7 @@ SIGNATURES = ("RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES
 
 _BACKEND = "django.contrib.auth.backends.ModelBackend"
 _NEXT = "oidc_next"
+_SIGN_OUT = "oidc_sign_out"
 _ENDPOINTS = ("authorization_endpoint", "token_endpoint", "jwks_uri")
 
 logger = logging.getLogger(__name__)
@@ -78,7 +80,8 @@ def callback(request: HttpRequest) -> HttpResponse:
         return redirect("login")
     target = request.session.pop(_NEXT, "")
     try:
-        claims = _claims(request)
+        client = _client()
+        claims, id_token = _claims(client, request)
         user = user_of(claims)
     except Refused as refusal:
         audit.note(f"Sign-in by provider refused: {refusal}", request)
@@ -86,7 +89,28 @@ def callback(request: HttpRequest) -> HttpResponse:
     except (AuthlibBaseError, JoseError, RequestException, Untrusted, ValueError) as error:
         return _unreachable(request, error)
     auth.login(request, user, _BACKEND)
+    end = str(client.server_metadata.get("end_session_endpoint"))
+    if urlsplit(end).scheme == "https":
+        request.session[_SIGN_OUT] = {"endpoint": end, "id_token": id_token}
     return HttpResponseRedirect(target or resolve_url(settings.LOGIN_REDIRECT_URL))
+
+
+def sign_out_url(request: HttpRequest) -> str:
+    """Return where a person ends their session at the provider, or nothing.
+
+    OpenID Connect RP-Initiated Logout 1.0, 2. It is known since sign-in, so that signing out
+    here asks nobody.
+    """
+    known = request.session.get(_SIGN_OUT)
+    if not known:
+        return ""
+    query = {
+        "id_token_hint": known["id_token"],
+        "client_id": settings.OIDC_CLIENT_ID,
+        "post_logout_redirect_uri": request.build_absolute_uri(reverse("login")),
+    }
+    joint = "&" if urlsplit(known["endpoint"]).query else "?"
+    return f"{known['endpoint']}{joint}{urlencode(query)}"
 
 
 def _unreachable(request: HttpRequest, error: Exception) -> HttpResponse:
@@ -110,8 +134,9 @@ def _client() -> DjangoOAuth2App:
         client_secret=settings.OIDC_CLIENT_SECRET,
         server_metadata_url=f"{issuer.rstrip('/')}/.well-known/openid-configuration",
         client_kwargs={
-            "scope": "openid profile email",
+            "scope": " ".join(settings.OIDC_SCOPES),
             "code_challenge_method": "S256",
+            "token_endpoint_auth_method": _authenticate,
             "verify": settings.OIDC_AUTHORITIES or True,
             # A variable of the environment would win over the authorities.
             "trust_env": False,
@@ -129,8 +154,17 @@ def _client() -> DjangoOAuth2App:
     return client
 
 
-def _claims(request: HttpRequest) -> Mapping[str, Any]:
-    """Return what the provider says of a person.
+def _authenticate(
+    client: Any, method: str, uri: str, headers: dict[str, str], body: str
+) -> tuple[str, dict[str, str], str]:
+    """Add our name and secret to a request, form-encoded (RFC 6749, 2.3.1); Authlib's are not."""
+    pair = f"{quote_plus(client.client_id)}:{quote_plus(client.client_secret)}"
+    headers["Authorization"] = f"Basic {b64encode(pair.encode()).decode()}"
+    return uri, headers, body
+
+
+def _claims(client: DjangoOAuth2App, request: HttpRequest) -> tuple[Mapping[str, Any], str]:
+    """Return what the provider says of a person, and the id_token that says who it is.
 
     Raises:
         Untrusted: another issuer answers, or the answer names no person.
@@ -138,44 +172,73 @@ def _claims(request: HttpRequest) -> Mapping[str, Any]:
     # RFC 9207: the answer of one provider must not be taken for that of another.
     if request.GET.get("iss", settings.OIDC_ISSUER) != settings.OIDC_ISSUER:
         raise Untrusted("the answer is of another issuer")
-    client = _client()
+    # OpenID Connect Core 1.0, 3.1.3.7: made by that issuer for us. Authlib looks at azp by itself.
+    expected = {"iss": settings.OIDC_ISSUER, "aud": settings.OIDC_CLIENT_ID}
     token = client.authorize_access_token(
-        request, claims_options={"iss": {"essential": True, "value": settings.OIDC_ISSUER}}
+        request,
+        claims_options={
+            name: {"essential": True, "value": value} for name, value in expected.items()
+        },
     )
     claims = token.get("userinfo")
     if not claims or not claims.get("sub"):
         raise Untrusted("the answer holds no id_token")
-    if settings.OIDC_GROUPS_CLAIM in claims:
-        return claims
+    if groups.in_claims(claims, settings.OIDC_GROUPS_CLAIM):
+        return claims, token["id_token"]
     more = client.userinfo(token=token)
     # OpenID Connect Core 1.0, 5.3.2: a user info of somebody else must not be used.
     if more.get("sub") != claims["sub"]:
         raise Untrusted("the user info is of another person")
-    return {**claims, **more}
+    return {**claims, **more}, token["id_token"]
 
 
 def user_of(claims: Mapping[str, Any]) -> User:
     """Return the user of a person with the roles that the provider's groups give now.
 
     Raises:
-        Refused: no group gives a role, the user is disabled, or its name is another's.
+        Refused: no group gives a role, the provider sends no groups for their number and there
+            are no roles to keep, the user is disabled, or its name is another's.
     """
-    groups = claims.get(settings.OIDC_GROUPS_CLAIM) or ()
-    groups = [groups] if isinstance(groups, str) else groups
-    given = {settings.OIDC_ROLES[group] for group in groups if group in settings.OIDC_ROLES}
     known = Identity.objects.select_related("user").filter(
         issuer=settings.OIDC_ISSUER, subject=claims["sub"]
     )
     identity = known.first()
     if identity is not None and not identity.user.is_active:
         raise Refused("Your account here is disabled.")
+    try:
+        named = groups.of(claims, settings.OIDC_GROUPS_CLAIM)
+    except groups.Unsent:
+        return _with_kept_roles(identity)
+    given = groups.roles(named, settings.OIDC_ROLES)
     if not given:
         if identity is not None:
             roles.assign(identity.user, ())
+        logger.warning(
+            "No group of %.150r has a role here. The claim %s %s",
+            claims["sub"],
+            settings.OIDC_GROUPS_CLAIM,
+            f"names {len(named)} groups: {', '.join(sorted(named)[:5])}"
+            if groups.in_claims(claims, settings.OIDC_GROUPS_CLAIM)
+            else "is not sent: some providers send it for a scope of its own (SOC_OIDC_SCOPES)",
+        )
         raise Refused("None of your groups has a role here. Ask an administrator for one.")
     user = identity.user if identity is not None else _create(claims)
     roles.assign(user, given)
     return user
+
+
+def _with_kept_roles(identity: Identity | None) -> User:
+    logger.warning(
+        "%s sends no groups of %s, because there are too many for its answer",
+        settings.OIDC_ISSUER,
+        identity.user if identity is not None else "a new person",
+    )
+    if identity is None or not roles.of(identity.user):
+        raise Refused(
+            "You are in more groups than your provider sends. An administrator of the provider "
+            "can limit them to the groups that this application needs."
+        )
+    return identity.user
 
 
 @transaction.atomic

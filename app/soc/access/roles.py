@@ -4,11 +4,11 @@ from collections.abc import Iterable
 
 from django.contrib.auth.models import Group, Permission, User
 
+from soc.environment import ROLES
+
 ADMINISTRATORS = "Administrators"
 STAFF = frozenset({ADMINISTRATORS, "Operators"})
 """The roles whose work needs pages of the admin."""
-
-ROLES = ("Viewers", "Operators", "Reporters", ADMINISTRATORS)
 
 
 def complete() -> None:
@@ -17,9 +17,14 @@ def complete() -> None:
     group.permissions.set(Permission.objects.all())
 
 
+def of(user: User) -> set[str]:
+    """Return the roles of a user."""
+    return set(user.groups.filter(name__in=ROLES).values_list("name", flat=True))
+
+
 def assign(user: User, roles: Iterable[str]) -> None:
     """Give a user exactly these of the roles; groups that a site has made itself stay."""
-    present = set(user.groups.filter(name__in=ROLES).values_list("name", flat=True))
+    present = of(user)
     wanted = set(roles)
     user.groups.remove(*Group.objects.filter(name__in=present - wanted))
     user.groups.add(*Group.objects.filter(name__in=wanted - present))

@@ -4,9 +4,13 @@ import logging
 from typing import Any
 
 from django.conf import settings
-from django.contrib.auth.views import LoginView
+from django.contrib.auth.views import LoginView, LogoutView
+from django.http import HttpRequest, HttpResponse
+from django.shortcuts import render
 from django.urls import reverse
 from django.utils.http import urlencode
+
+from soc.access import oidc
 
 logger = logging.getLogger(__name__)
 
@@ -33,3 +37,20 @@ class SignIn(LoginView):
             query = urlencode({"next": data["next"]}) if data["next"] else ""
             data["provider"] = reverse("oidc-start") + (f"?{query}" if query else "")
         return data
+
+
+class SignOut(LogoutView):
+    """The way out; who came in by the provider is sent to end their session there too."""
+
+    next_page = "login"
+
+    def post(self, request: HttpRequest, *args: Any, **options: Any) -> HttpResponse:
+        """End the session here, then show the way to the provider.
+
+        A page and no redirect: the Content-Security-Policy lets no form lead to another site.
+        """
+        provider = oidc.sign_out_url(request)
+        answer = super().post(request, *args, **options)
+        if not provider:
+            return answer
+        return render(request, "signed_out.html", {"provider": provider})

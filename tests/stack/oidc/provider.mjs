@@ -10,7 +10,12 @@ const { accounts, client, port, address, issuer } = settings;
 
 const provider = new Provider(issuer, {
   clients: [{ ...client, grant_types: ["authorization_code"], response_types: ["code"] }],
-  claims: { openid: ["sub"], profile: ["preferred_username", "groups"], email: ["email"] },
+  claims: {
+    openid: ["sub"],
+    profile: ["preferred_username", "groups", "realm_access"],
+    email: ["email"],
+    teams: ["teams"],
+  },
   cookies: { keys: ["tests"] },
   findAccount: (_, sub) =>
     sub in accounts ? { accountId: sub, claims: () => ({ sub, ...accounts[sub] }) } : undefined,
