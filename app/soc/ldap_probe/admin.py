@@ -49,7 +49,15 @@ class DirectoryServerAdmin(ModelAdmin):
     formfield_overrides = {TextField: {"widget": UnfoldAdminTextareaWidget(attrs={"rows": 3})}}
     actions = ("probe_selected",)
     actions_list = ("import_servers",)
-    readonly_fields = ("state_label", "detail", "state_since", "probed_at", "next_probe_at", "lag")
+    readonly_fields = (
+        "state_label",
+        "detail",
+        "state_since",
+        "probed_at",
+        "next_probe_at",
+        "lag",
+        "unjudged",
+    )
     fieldsets = (
         (None, {"fields": (("host", "port"), ("security", "authority"), "certificate_name")}),
         ("What is asked", {"fields": ("credential", "base", "filter")}),
@@ -67,7 +75,7 @@ class DirectoryServerAdmin(ModelAdmin):
             {
                 "fields": (
                     *("state_label", "detail", ("state_since", "lag")),
-                    ("probed_at", "next_probe_at"),
+                    *("unjudged", ("probed_at", "next_probe_at")),
                 )
             },
         ),

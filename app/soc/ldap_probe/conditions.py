@@ -11,7 +11,7 @@ from soc.alerts import actions, engine
 from soc.alerts.conditions import Condition
 from soc.core.severity import Severity
 from soc.core.times import local
-from soc.ldap_probe import speed
+from soc.ldap_probe import replication, speed
 from soc.ldap_probe.credentials import HELD_BACK, is_held
 from soc.ldap_probe.diagnostics import ANSWERED, Outcome
 from soc.ldap_probe.models import (
@@ -49,7 +49,6 @@ def report(
     results: Sequence[ProbeResult],
     findings: Mapping[int, Finding],
     *,
-    rolled_back: Mapping[int, str],
     credentials: Collection[int],
     at: datetime,
 ) -> int:
@@ -58,8 +57,8 @@ def report(
     for server, result in zip(servers, results, strict=True):
         finding = findings[server.pk]
         reported += _of_server(server, result, finding, at)
-        if server.group and server.lag is not None and finding.outcome == Outcome.OK:
-            reported.append(_replication(server, rolled_back.get(server.pk, ""), at))
+        if server.group and finding.copy:
+            reported += _replication(server, at)
     reported += _of_credentials(credentials, at)
     return sum(outcome.mails for outcome in engine.report(reported))
 
@@ -122,18 +121,23 @@ def _facts(server: DirectoryServer, result: ProbeResult) -> dict[str, str]:
     return {name: value for name, value in facts.items() if value}
 
 
-def _replication(server: DirectoryServer, rolled_back: str, at: datetime) -> Condition:
-    severity = speed.judge_lag(server.profile, server.lag)
-    summary = f"It lacks changes that others of {server.group} have had for {server.lag} s."
-    if severity == Severity.OK:
-        summary = f"Its copy of {server.group} is {server.lag} s behind."
-    return Condition(
+def _replication(server: DirectoryServer, at: datetime) -> Iterator[Condition]:
+    rolled_back = replication.rolled_back(server)
+    if server.lag is None and not rolled_back:
+        return
+    severity, summary = Severity.CRITICAL, rolled_back
+    if not rolled_back:
+        severity = speed.judge_lag(server.profile, server.lag)
+        summary = f"It lacks changes that others of {server.group} have had for {server.lag} s."
+        if severity == Severity.OK:
+            summary = f"Its copy of {server.group} is {server.lag} s behind."
+    yield Condition(
         application=APPLICATION,
         rule=REPLICATION,
         subject=str(server),
-        severity=Severity.CRITICAL if rolled_back else severity,
+        severity=severity,
         observed_at=at,
-        summary=rolled_back or summary,
+        summary=summary,
         facts={"Group": server.group, "Behind (s)": str(server.lag)},
         link=server.get_absolute_url(),
         site=server.site,

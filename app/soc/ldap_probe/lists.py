@@ -171,7 +171,7 @@ def read_page(query: Filter, number: str, now: datetime) -> Listing:
     rank = Case(*(When(state=state, then=Value(n)) for n, state in enumerate(TONES)))
     needed = matching.select_related("credential", "profile").only(
         *("host", "port", "security", "site", "group", "state", "state_since", "detail"),
-        *("probed_at", "recent", "lag", "credential__name", "profile__name"),
+        *("probed_at", "recent", "lag", "unjudged", "credential__name", "profile__name"),
     )
     page = Paginator(needed.order_by(rank, "site", "host", "port"), PAGE).get_page(number)
     places = DirectoryServer.objects.filter(enabled=True).order_by("site", "group")

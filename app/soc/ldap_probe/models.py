@@ -186,7 +186,11 @@ class DirectoryServer(models.Model):
     csn = models.JSONField(default=dict, editable=False)
     missing = models.JSONField(default=dict, editable=False)
     usn = models.PositiveBigIntegerField(null=True, editable=False)
-    usn_moved_at = models.DateTimeField(null=True, editable=False)
+    invocation = models.CharField(max_length=36, blank=True, editable=False)
+    vector = models.JSONField(default=dict, editable=False)
+    marks = models.JSONField(default=dict, editable=False)
+    controllers = models.JSONField(default=dict, editable=False)
+    unjudged = models.TextField("replication is not judged", blank=True, editable=False)
     lag = models.PositiveIntegerField("behind (s)", null=True, editable=False)
 
     class Meta:

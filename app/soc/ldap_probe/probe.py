@@ -43,9 +43,8 @@ class Finding:
 
     ``bound`` tells whether the credential was taken, None if no server has looked at it;
     ``password_expires_in`` are the seconds that its password has left, where the server says so.
-    ``csn`` is the newest
-    change of each server of a replication group by that server's number, ``usn`` Active
-    Directory's counter of changes, where they could be read.
+    ``copy`` is how
+    far its copy of the data is, if that was asked.
     """
 
     outcome: Outcome = Outcome.OK
@@ -58,8 +57,7 @@ class Finding:
     entries: int = 0
     bound: bool | None = None
     password_expires_in: int | None = None
-    csn: dict[str, str] = field(default_factory=dict)
-    usn: int | None = None
+    copy: replicas.Copy | None = None
 
     @property
     def total(self) -> float:
@@ -113,10 +111,10 @@ def probe(
             deadline = Deadline(operation_seconds)
             if target.user:
                 _bind(session, finding, deadline, timed)
-            if target.replication:
-                finding.csn, finding.usn = replicas.read(session, deadline)
             with timed(Phase.SEARCH):
                 finding.entries = session.search(deadline)
+            if target.replication:
+                finding.copy = replicas.read(session, deadline)
     except Fault as fault:
         finding.outcome, finding.error = fault.outcome, fault.error
         finding.detail, finding.diagnostic = fault.detail, fault.diagnostic

@@ -37,7 +37,7 @@ POINTS = 36
 _STATE_FIELDS = (
     *("next_probe_at", "probed_at", "state", "state_since", "detail", "failures", "recent"),
     *("bound", "bind_refusals", "bind_refused_at", "password_expires_at"),
-    *("csn", "missing", "usn", "usn_moved_at", "lag"),
+    *("csn", "missing", "usn", "invocation", "vector", "marks", "controllers", "unjudged", "lag"),
 )
 
 logger = logging.getLogger(__name__)
@@ -151,15 +151,13 @@ def record(servers: Sequence[DirectoryServer], findings: Mapping[int, Finding]) 
         # Copies: a transaction that begins again begins with the servers as they were.
         present = [copy(server) for server in servers if server.pk in keys]
         results = [_take(server, findings[server.pk], now) for server in present]
-        said = _compare(present, findings, now)
+        _compare(present, findings, now)
         for server, result in zip(present, results, strict=True):
             result.lag = server.lag
         used = credentials.note(present, findings, now)
         DirectoryServer.objects.bulk_update(present, _STATE_FIELDS)
         ProbeResult.objects.bulk_create(results)
-        return conditions.report(
-            present, results, findings, rolled_back=said, credentials=used, at=now
-        )
+        return conditions.report(present, results, findings, credentials=used, at=now)
 
 
 def _take(server: DirectoryServer, finding: Finding, now: datetime) -> ProbeResult:
@@ -196,26 +194,23 @@ def _take(server: DirectoryServer, finding: Finding, now: datetime) -> ProbeResu
 
 def _compare(
     servers: Iterable[DirectoryServer], findings: Mapping[int, Finding], now: datetime
-) -> dict[int, str]:
-    """Measure how far servers of a group are behind; return what is wrong with their counters."""
+) -> None:
+    """Measure how far servers of a group are behind."""
     grouped = [server for server in servers if server.group]
     if not grouped:
-        return {}
-    said = {
-        server.pk: text
-        for server in grouped
-        if (text := replication.take(server, findings[server.pk], now))
-    }
-    here = {server.pk: server for server in grouped}
-    members: dict[str, list[DirectoryServer]] = defaultdict(list)
+        return
+    before: dict[str, list[DirectoryServer]] = defaultdict(list)
     names = {server.group for server in grouped}
     known = DirectoryServer.objects.filter(group__in=names, enabled=True)
-    for member in known.only("pk", "group", "csn", "usn_moved_at"):
-        # Those of this round are newer here than in the database.
-        members[member.group].append(here.get(member.pk, member))
+    for member in known.only("group", "csn", "usn", "invocation", "vector", "unjudged"):
+        before[member.group].append(member)
     for server in grouped:
-        finding = findings[server.pk]
-        if finding.csn or finding.usn is not None:
-            others = [other for other in members[server.group] if other.pk != server.pk]
-            replication.measure(server, others, now)
-    return said
+        if copied := findings[server.pk].copy:
+            others = [other for other in before[server.group] if other.pk != server.pk]
+            replication.take(server, copied, others, now)
+    # Those of this round are newer here than in the database.
+    here = {server.pk: server for server in grouped}
+    for server in grouped:
+        if findings[server.pk].copy:
+            members = [here.get(other.pk, other) for other in before[server.group]]
+            replication.measure(server, [one for one in members if one is not server], now)

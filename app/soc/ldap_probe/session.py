@@ -134,10 +134,19 @@ class Session:
             message = self._client.simple_bind(target.user, target.password, serverctrls=ask)
             return password.read(self._wait(message, deadline).controls)
 
-    def shows_root(self, deadline: Deadline) -> bool:
-        """Return whether anonymous clients may read the RootDSE; ends what was bound before."""
+    def bind_anonymously(self, deadline: Deadline) -> bool:
+        """End what was bound before; return whether the server has agreed."""
         try:
             self._wait(self._client.simple_bind("", ""), deadline)
+        except (Fault, TimeoutError, ldap.LDAPError):
+            return False
+        return True
+
+    def shows_root(self, deadline: Deadline) -> bool:
+        """Return whether anonymous clients may read the RootDSE; ends what was bound before."""
+        if not self.bind_anonymously(deadline):
+            return False
+        try:
             return bool(self._search("", "", [_NO_ATTRIBUTES], deadline).entries)
         except (Fault, TimeoutError, ldap.LDAPError):
             return False
@@ -178,6 +187,15 @@ class Session:
     def attributes(
         self, base: str, names: Sequence[str], deadline: Deadline, query: str = ""
     ) -> dict[str, list[str]]:
+        """Return ``binary`` as text."""
+        return {
+            name: [value.decode("utf-8", "replace") for value in values]
+            for name, values in self.binary(base, names, deadline, query).items()
+        }
+
+    def binary(
+        self, base: str, names: Sequence[str], deadline: Deadline, query: str = ""
+    ) -> dict[str, list[bytes]]:
         """Return attributes of one entry by their lower-case names, nothing if it is not shown."""
         try:
             found = self._search(base, query, list(names), deadline).entries
@@ -185,7 +203,7 @@ class Session:
             # Most servers do not tell everybody, which is no fault of theirs.
             return {}
         return {
-            name.lower(): [value.decode("utf-8", "replace") for value in values]
+            name.lower(): values
             for _, attributes in found[:1]
             for name, values in attributes.items()
         }

@@ -12,7 +12,6 @@ from answering import (
     Directory,
     another_round,
     credential,
-    fine,
     server,
 )
 from django.utils import timezone
@@ -191,66 +190,3 @@ def test_a_round_costs_a_fixed_number_of_queries(
 
 def test_the_password_is_in_no_representation() -> None:
     assert "secret" not in repr(Target("dc1", 636, user="cn=reader", password="secret"))
-
-
-# --- Replication --------------------------------------------------------------------------------
-
-
-def csn(moment: Any, origin: str = "001") -> dict[str, str]:
-    return {origin: f"{moment:%Y%m%d%H%M%S.%f}Z#000000#{origin}#000000"}
-
-
-def test_a_copy_is_behind_from_the_first_change_it_lacks(
-    directory: Directory, clock: Clock
-) -> None:
-    profile = Profile.objects.get(name="standard")
-    source = server("source", group="people", profile=profile)
-    copy = server("copy", group="people", profile=profile)
-    old = clock.now - timedelta(days=30)
-    newest = old
-
-    def found(target: Target) -> Finding:
-        return fine(target, csn=csn(old if target.host == "copy" else newest))
-
-    directory.says = {"source": found, "copy": found}
-    another_round()
-    assert (reloaded(source).lag, reloaded(copy).lag) == (0, 0)
-    # Thirty days of quiet are no lag: the copy is behind since the change, and only since then.
-    newest = clock.now
-    for minutes, expected in ((1, 60), (6, 360), (20, 1200)):
-        clock.now = newest + timedelta(minutes=minutes)
-        another_round()
-        assert reloaded(copy).lag == expected
-    # Another change on its way does not make the wait shorter.
-    newest = clock.now
-    clock.now += timedelta(minutes=1)
-    another_round()
-    assert reloaded(copy).lag == 1260
-    assert firing() == {"copy:636": ("replication", Severity.WARNING)}
-    old = newest
-    another_round()
-    clock.now += timedelta(minutes=1)
-    another_round()
-    assert (reloaded(copy).lag, firing()) == (0, {})
-
-
-def test_a_domain_controller_that_stands_still_or_goes_back(
-    directory: Directory, clock: Clock
-) -> None:
-    profile = Profile.objects.get(name="standard")
-    moving = server("dc1", group="domain", profile=profile)
-    stuck = server("dc2", group="domain", profile=profile)
-    counters = {"dc1": 1000, "dc2": 70_000}
-    directory.says = dict.fromkeys(counters, lambda target: fine(target, usn=counters[target.host]))
-    for _ in range(5):
-        clock.now += timedelta(minutes=5)
-        counters["dc1"] += 10
-        another_round()
-    assert (reloaded(moving).lag, reloaded(stuck).lag) == (0, 1200)
-    assert firing() == {"dc2:636": ("replication", Severity.WARNING)}
-    counters["dc1"] = 5
-    for _ in range(2):
-        clock.now += timedelta(minutes=5)
-        counters["dc1"] -= 1
-        another_round()
-    assert firing()["dc1:636"] == ("replication", Severity.CRITICAL)
