@@ -5,7 +5,7 @@ from django.db import migrations, models
 
 class Migration(migrations.Migration):
     dependencies = [
-        ("ldap_probe", "0005_security_rule"),
+        ("ldap_probe", "0006_repair_authorities"),
     ]
 
     operations = [
