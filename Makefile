@@ -40,8 +40,10 @@ $(VENV)/ready: app/requirements.txt tests/requirements.txt
 unit: $(VENV)/ready ## Run the unit tests: neither containers nor a browser, about a minute
 	@$(VENV)/bin/pytest --numprocesses auto tests/unit
 
+# Tests of sites wait for them most of the time, so that two cores have work left for a third.
+PROCESSES = $(shell cores=$$(nproc); echo $$((cores > 3 ? cores : 3)))
 test: lint ## Run every test that this machine can run; TESTS=path takes some, REQUIRE=all skips none
-	@$(VENV)/bin/pytest --numprocesses auto $(TESTS)
+	@$(VENV)/bin/pytest --numprocesses $(PROCESSES) $(TESTS)
 
 drill: $(VENV)/ready ## Break a running site for minutes, and count what was lost: events, mail, rotation
 	@$(VENV)/bin/pytest -m drill $(TESTS)

@@ -10,6 +10,7 @@ import pytest
 from xdist.scheduler.loadscope import LoadScopeScheduling
 
 from harness import (
+    REPOSITORY,
     Stack,
     copy_tree,
     has_engine,
@@ -28,17 +29,36 @@ def pytest_unconfigure() -> None:
     shutil.rmtree(_SITE_ROOT)
 
 
+# Files of tests/stack by the site that they share, in one process; the others share "site". Most of
+# their time they wait, so that sites side by side end sooner, and about together.
+GROUPS = {
+    "images": ("test_base_images", "test_first_look"),
+    "mail and browser": ("test_mail",),
+    "probes and beat": (
+        *("test_alert_races", "test_bad_endpoints", "test_beat", "test_beat_database"),
+        *("test_beat_publisher", "test_certificate_cases", "test_directories", "test_events"),
+        *("test_faults", "test_provider"),
+    ),
+}
+_ORDER = ("stack", "browser", "embedded", "unit")
+_GROUP_OF = {name: group for group, names in GROUPS.items() for name in names}
+
+
 class BySite(LoadScopeScheduling):
     """Gives the tests that share a site to one process, so that several can share the tests."""
 
     def _split_scope(self, nodeid: str) -> str:
         path = Path(nodeid.partition("::")[0])
-        if path.name in ("test_base_images.py", "test_first_look.py"):
-            return "images"
-        # A site of its own for what waits for mail most of the time, and for the browser.
-        if path.name == "test_mail.py" or path.parts[1] == "browser":
-            return "second site"
-        return "site" if path.parts[1] == "stack" else str(path)
+        if path.parts[1] == "browser":
+            return "mail and browser"
+        if path.parts[1] == "stack":
+            return _GROUP_OF.get(path.stem, "site")
+        return str(path)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Begin with the sites: what takes longest must not begin last."""
+    items.sort(key=lambda item: _ORDER.index(item.path.relative_to(REPOSITORY).parts[1]))
 
 
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> BySite:
