@@ -40,7 +40,7 @@ GROUPS = {
         *("test_faults", "test_provider"),
     ),
 }
-_ORDER = ("stack", "browser", "embedded", "unit")
+_LATER = {"browser": 1, "embedded": 2, "unit": 3}
 _GROUP_OF = {name: group for group, names in GROUPS.items() for name in names}
 
 
@@ -58,7 +58,7 @@ class BySite(LoadScopeScheduling):
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Begin with the sites: what takes longest must not begin last."""
-    items.sort(key=lambda item: _ORDER.index(item.path.relative_to(REPOSITORY).parts[1]))
+    items.sort(key=lambda item: _LATER.get(item.path.relative_to(REPOSITORY).parts[1], 0))
 
 
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> BySite:
