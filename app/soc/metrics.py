@@ -1,12 +1,17 @@
 """What the stack knows about itself, for Prometheus: a fixed number of queries, no broker.
 
+A series that comes and goes cannot be alerted on, so each one is always there: what there is none
+of is 0, what is unknown is NaN. No label is named ``job`` or ``instance``: Prometheus sets those
+and renames ours to ``exported_instance`` (its documentation, "scrape_config", honor_labels).
+
 Format: Prometheus documentation, "Exposition formats"; names: its "Metric and label naming".
 """
 
+import math
 from collections.abc import Iterable, Iterator
 from datetime import datetime, timedelta
 
-from django.db.models import Count, Min
+from django.db.models import Count, Max, Min
 from django.http import HttpRequest, HttpResponse
 from django.utils import timezone
 from django.views.decorators.cache import never_cache
@@ -53,7 +58,6 @@ def _alerts() -> Gauge:
     )
     counts = {tuple(kind): n for *kind, n in kinds.annotate(n=Count("pk"))}
     applications = Rule.objects.order_by("application").values_list("application", flat=True)
-    # A series that comes and goes cannot be alerted on: what there is none of is told as well.
     for application in applications.distinct():
         for severity in Severity:
             for state in Alert.State:
@@ -64,17 +68,20 @@ def _alerts() -> Gauge:
 
 
 def _queues(now: datetime) -> Iterator[Gauge]:
-    lately = QueueSample.objects.filter(at__gt=now - SAMPLES_COUNT_FOR).order_by("at")
-    last = {sample.queue: sample for sample in lately}
+    fresh = QueueSample.objects.filter(at__gt=now - SAMPLES_COUNT_FOR).order_by("at")
+    last = {sample.queue: sample for sample in fresh}
+    newest = QueueSample.objects.order_by().values_list("queue").annotate(at=Max("at"))
+    ages = {queue.name: math.inf for queue in QUEUES}
+    ages |= {queue: (now - at).total_seconds() for queue, at in newest}
     for name, text in (
         ("depth", "Messages that wait or are in a worker's hands, when last sampled."),
         ("consumers", "Workers that consume the queue, when last sampled."),
         ("dead", "Messages in the queue's dead-letter queue, when last sampled."),
     ):
-        values = ((queue, getattr(sample, name)) for queue, sample in last.items())
+        values = ((queue, getattr(last.get(queue), name, math.nan)) for queue in ages)
         yield _gauge(f"soc_queue_{name}", text, "queue", values)
-    ages = ((queue, (now - sample.at).total_seconds()) for queue, sample in last.items())
-    yield _gauge("soc_queue_sample_age_seconds", "Age of the queue's last sample.", "queue", ages)
+    text = "Age of the queue's last sample, +Inf without one."
+    yield _gauge("soc_queue_sample_age_seconds", text, "queue", ages.items())
 
 
 def _workers(now: datetime) -> Gauge:
@@ -86,12 +93,11 @@ def _workers(now: datetime) -> Gauge:
 
 
 def _beats(now: datetime) -> Iterator[Gauge]:
-    beats = list(Instance.objects.filter(ticked_at__gt=now - status.ALIVE_FOR))
-    values = ((beat.name, beat.leader) for beat in beats)
-    yield _gauge("soc_beat_leader", "Whether the beat is the active one.", "instance", values)
-    lags = ((beat.name, beat.lag) for beat in beats if beat.leader)
-    text = "Age of the oldest run that is due, or 0, as the active beat tells."
-    yield _gauge("soc_beat_lag_seconds", text, "instance", lags)
+    beats = Instance.objects.filter(ticked_at__gt=now - status.ALIVE_FOR, leader=True)
+    lags = [beat.lag for beat in beats]
+    yield Gauge("soc_beat_leader", "Beats that are active: 1, or 0 without one.", value=len(lags))
+    text = "Age of the oldest run that is due, or 0, as the active beat reports; NaN without one."
+    yield Gauge("soc_beat_lag_seconds", text, value=max(lags, default=math.nan))
 
 
 def _mails(now: datetime) -> Iterator[Gauge]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from datetime import timedelta
 
@@ -79,7 +80,10 @@ def test_the_last_sample_of_each_queue_is_told(program: Program) -> None:
     assert values["soc_queue_consumers", "email"] == 3
     assert values["soc_queue_dead", "email"] == 1
     assert 60 <= values["soc_queue_sample_age_seconds", "email"] < 120
-    assert ("soc_queue_depth", "shared") not in values
+    # What is too old says nothing about now, but its age can be alerted on.
+    assert math.isnan(values["soc_queue_depth", "shared"])
+    assert 3600 <= values["soc_queue_sample_age_seconds", "shared"] < 3660
+    assert values["soc_queue_sample_age_seconds", "ssl_certs"] == math.inf
 
 
 def test_workers_and_beats_that_are_alive_are_told(program: Program) -> None:
@@ -95,10 +99,41 @@ def test_workers_and_beats_that_are_alive_are_told(program: Program) -> None:
     values = read(program)
     assert values["soc_workers_alive", "worker-email"] == 2
     assert values["soc_workers_alive", "worker-shared"] == 0
-    leaders = {name: value for name, value in values.items() if name[0] == "soc_beat_leader"}
-    assert leaders == {("soc_beat_leader", "one"): 1, ("soc_beat_leader", "two"): 0}
-    assert values["soc_beat_lag_seconds", "one"] == 0.25
-    assert ("soc_beat_lag_seconds", "two") not in values
+    assert values["soc_beat_leader",] == 1
+    assert values["soc_beat_lag_seconds",] == 0.25
+
+
+def test_without_a_live_beat_its_series_stay(program: Program) -> None:
+    assert read(program)["soc_beat_leader",] == 0
+    Instance.objects.create(
+        name="old", leader=True, started_at=ago(days=1), ticked_at=ago(minutes=10),
+        lag=0.25, schedules=5, published=1, lost=0,
+    )  # fmt: skip
+    values = read(program)
+    assert values["soc_beat_leader",] == 0
+    assert math.isnan(values["soc_beat_lag_seconds",])
+
+
+def test_the_series_are_the_same_with_and_without_rows(
+    program: Program, make_alert: Callable[..., Alert]
+) -> None:
+    make_alert("a", state="resolved", resolved_at=timezone.now())
+    before = set(read(program))
+    make_alert("b")
+    make_mail("a")
+    TaskFailure.objects.create(task="t", kind="timeout", at=ago(minutes=1))
+    QueueSample.objects.create(queue="email", depth=5, consumers=3, dead=1)
+    Heartbeat.objects.create(service="worker-email", instance="a", seen_at=timezone.now())
+    Relay.objects.update_or_create(pk=1, defaults={"down_since": timezone.now()})
+    assert set(read(program)) == before
+
+
+def test_no_label_is_one_that_prometheus_sets_itself(program: Program) -> None:
+    page = program.get("/metrics").content.decode()
+    families = text_string_to_metric_families(page)
+    labels = {label for family in families for one in family.samples for label in one.labels}
+    assert labels
+    assert not labels & {"instance", "job"}
 
 
 def test_mail_and_its_relay_are_told(program: Program) -> None:
@@ -136,9 +171,9 @@ def test_metrics_cost_the_same_queries_however_much_there_is(
             make_mail(str(n))
             Rule.objects.create(application=f"a{n}", name="r")
             QueueSample.objects.create(queue=f"q{n}", depth=1, consumers=1, dead=0)
-        # The token and its user's rights (3); alerts and applications, samples, workers, beats,
-        # mails by state and the waiting ones, the relay, failures.
-        with django_assert_num_queries(12):
+        # The token and its user's rights (3); alerts and applications, samples and their ages,
+        # workers, beats, mails by state and the waiting ones, the relay, failures.
+        with django_assert_num_queries(13):
             program.get("/metrics")
 
 
