@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
+import tzdata
 
 from harness import Site, copy_tree, free_port, missing, run, wait_for, wait_until_equal
 from soc import environment
@@ -149,6 +150,7 @@ def test_signing_in_over_https(look: Embedded) -> None:
     assert browser.sign_in(password)[:2] == (200, f"{look.url}/")
     assert all(cookie.secure for cookie in browser.cookies)
     assert password in look.make("passwords")
+    assert f"tzdata {tzdata.IANA_VERSION}" in browser.open("/")[2]
 
 
 @pytest.mark.parametrize("path", ["/", "/metrics", "/api/workers"])

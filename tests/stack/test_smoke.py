@@ -10,6 +10,7 @@ import urllib.request
 from urllib.parse import urlsplit
 
 import pytest
+import tzdata
 
 from harness import Browser, Stack, run, wait_for, wait_until_equal
 from soc.queues import QUEUES, TASK_QUEUES
@@ -106,6 +107,10 @@ def test_a_stranger_sees_the_sign_in_page_and_the_health_page_only(stack: Stack)
     status, url, body = stranger.sign_in("wrong")
     assert (status, urlsplit(url).path) == (200, "/sign-in/")
     assert "Please enter a correct username and password" in body
+
+
+def test_the_time_zones_are_those_of_the_lock(administrator: Browser) -> None:
+    assert f"tzdata {tzdata.IANA_VERSION}" in administrator.open("/")[2]
 
 
 def test_a_schedule_made_in_the_admin_runs_in_the_right_worker(

@@ -16,6 +16,7 @@ from soc.alerts.models import Alert, AlertEvent, Rule, Subject
 from soc.beat.models import Instance, LagSample
 from soc.board import data as board_data
 from soc.board import headline as board_headline
+from soc.core import times
 from soc.core.models import Heartbeat, QueueSample, TaskFailure
 from soc.core.schedules import next_run, request_run
 from soc.core.severity import Severity
@@ -437,3 +438,8 @@ def test_the_number_of_queries_does_not_depend_on_the_rows(
         PeriodicTask.objects.create(name=f"s{n}", task="t", interval=interval)
     with django_assert_num_queries(queries):
         browser.get("/board/live/", secure=True)
+
+
+def test_the_version_of_the_time_zones_is_shown(browser: Client, settings: Any) -> None:
+    page = browser.get("/", secure=True).content.decode()
+    assert times.zone_rules(settings.TIME_ZONE) in page

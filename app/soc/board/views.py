@@ -1,5 +1,6 @@
 """The board: the whole site at a glance, put together from every application."""
 
+from django.conf import settings
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import render
 from django.utils import timezone
@@ -8,6 +9,7 @@ from django.views.decorators.http import require_safe
 
 from soc import menu
 from soc.board import data, headline
+from soc.core import times
 
 
 @require_safe
@@ -30,5 +32,6 @@ def _render(request: HttpRequest, template: str) -> HttpResponse:
         "board": board,
         "headline": headline.of(board),
         "flower_link": menu.flower_link(),
+        "zone_rules": times.zone_rules(settings.TIME_ZONE),
     }
     return render(request, template, context)
