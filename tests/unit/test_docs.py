@@ -9,7 +9,11 @@ import pytest
 
 from harness import REPOSITORY, tracked_files
 
-DOCUMENTS = [REPOSITORY / "README.md", *sorted((REPOSITORY / "docs").glob("*.md"))]
+DOCUMENTS = [
+    *(REPOSITORY / name for name in ("README.md", "CONTRIBUTING.md", "CHANGELOG.md")),
+    *sorted((REPOSITORY / "docs").rglob("*.md")),
+]
+PATH = re.compile(r"`((?:app|tests|docker|configs|docs)/[\w./-]+)`")
 LINK = re.compile(r"\]\(([^)#\s]+)(?:#[^)\s]*)?\)")
 # Written so that no pattern finds itself.
 UNWANTED = {
@@ -41,9 +45,19 @@ def test_what_a_document_points_at_exists(document: Path) -> None:
     assert missing == []
 
 
-def test_the_readme_points_at_every_document() -> None:
-    readme = DOCUMENTS[0].read_text(encoding="utf-8")
-    assert [d.name for d in DOCUMENTS[1:] if f"(docs/{d.name})" not in readme] == []
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
+def test_every_path_that_a_document_names_exists(document: Path) -> None:
+    named = PATH.findall(document.read_text(encoding="utf-8"))
+    assert [name for name in named if not (REPOSITORY / name).exists()] == []
+
+
+def test_documents_lead_to_every_document() -> None:
+    linked = {
+        (document.parent / target).resolve()
+        for document in DOCUMENTS
+        for target in LINK.findall(document.read_text(encoding="utf-8"))
+    }
+    assert [path for path in DOCUMENTS[1:] if path not in linked] == []
 
 
 @pytest.mark.parametrize(
