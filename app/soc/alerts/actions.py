@@ -1,6 +1,6 @@
 """What operators do with alerts, one or two thousand at a time."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from datetime import timedelta
 
 from django.db import transaction
@@ -64,9 +64,14 @@ def resolve(alerts: QuerySet[Alert], by: str, note: str = "") -> int:
     return count
 
 
-def retire(application: str, subject: str) -> int:
-    """Resolve the alerts of a subject that nobody watches any more; return how many."""
+def retire(application: str, subject: str, rules: Collection[str] | None = None) -> int:
+    """Resolve the alerts of a subject that is not watched any more, of some rules or of all.
+
+    Returns the number of alerts.
+    """
     alerts = Alert.objects.filter(rule__application=application, subject__name=subject)
+    if rules is not None:
+        alerts = alerts.filter(rule__name__in=rules)
     return resolve(alerts, "", "It is no longer watched.")
 
 

@@ -220,15 +220,48 @@ def _last_detail(credential: Credential) -> str:
 
 
 def before_save(instance: DirectoryServer, **_: Any) -> None:
-    """Close the alerts of a server that is about to be disabled, or to become another one."""
+    """Close alerts that no probe will close: of a server that is edited to be another one.
+
+    What it was found to be belongs to what it was asked, and with which credential.
+    """
     stored = DirectoryServer.objects.filter(pk=instance.pk).first()
-    if stored and (str(stored) != str(instance) or not instance.enabled):
+    if not stored:
+        return
+    if str(stored) != str(instance) or not instance.enabled:
         actions.retire(APPLICATION, str(stored))
+    elif gone := _without_meaning(stored, instance):
+        actions.retire(APPLICATION, str(stored), gone)
+    if stored.group != instance.group:
+        replication.forget(instance)
+    left = stored.credential
+    if left and (left != instance.credential or not instance.enabled):
+        # Its own count: the new credential has been refused by nobody yet.
+        instance.bound, instance.bind_refusals, instance.bind_refused_at = None, 0, None
+        instance.password_expires_at = None
+        _retire_if_unused(left, but=instance)
+
+
+def _without_meaning(stored: DirectoryServer, edited: DirectoryServer) -> list[str]:
+    """Return the rules of a server that are about what it no longer has."""
+    rules = []
+    if edited.security == DirectoryServer.Security.PLAIN:
+        rules.append(CERTIFICATE)
+    if stored.group != edited.group:
+        rules.append(REPLICATION)
+    return rules
+
+
+def _retire_if_unused(credential: Credential, *, but: DirectoryServer) -> None:
+    others = DirectoryServer.objects.filter(enabled=True, credential=credential)
+    if not others.exclude(pk=but.pk).exists():
+        actions.retire(APPLICATION, credential.name, [CREDENTIAL])
 
 
 def after_delete(instance: DirectoryServer, **_: Any) -> None:
-    """Close the alerts of a server that is gone."""
+    """Close the alerts of a server that is gone, and of a credential that nobody uses now."""
     actions.retire(APPLICATION, str(instance))
+    if instance.credential:
+        _retire_if_unused(instance.credential, but=instance)
 
 
 def after_delete_of_credential(instance: Credential, **_: Any) -> None:

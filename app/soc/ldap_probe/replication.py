@@ -58,6 +58,12 @@ def _several(server: DirectoryServer, copy: Copy, now: datetime) -> str:
     )
 
 
+def forget(server: DirectoryServer) -> None:
+    """Drop what is known of a server's copy: it is compared with others from now on."""
+    server.csn, server.missing, server.vector, server.usn = {}, {}, {}, None
+    server.lag, server.unjudged = None, ""
+
+
 def rolled_back(server: DirectoryServer) -> str:
     """Return a sentence if the server's database was put back by a copy of its disk."""
     mark = server.marks.get(server.invocation, {})

@@ -10,6 +10,7 @@ from datetime import datetime, timedelta
 from django.db import connection, transaction
 from django.utils import timezone
 
+from soc.core import due
 from soc.core.sealed import SealProblem
 from soc.core.severity import Severity
 from soc.ldap_probe import conditions, credentials, replication, speed
@@ -57,10 +58,12 @@ def run() -> tuple[int, int]:
 
 def claim(now: datetime) -> list[DirectoryServer]:
     """Return servers that are due, each claimed for one round."""
-    due = DirectoryServer.objects.filter(enabled=True, next_probe_at__lte=now)
+    watched = DirectoryServer.objects.filter(enabled=True)
+    due.recall(watched, "next_probe_at", due.minutes("interval_minutes"), now)
+    waiting = watched.filter(next_probe_at__lte=now)
     can_skip = connection.features.has_select_for_update_skip_locked
     with transaction.atomic():
-        locked = due.order_by("next_probe_at").select_for_update(skip_locked=can_skip)
+        locked = waiting.order_by("next_probe_at").select_for_update(skip_locked=can_skip)
         found = dict(locked.values_list("pk", "credential")[:MOST_AT_ONCE])
         leased = credentials.lease({key for key in found.values() if key}, now + CLAIM, now)
         keys = [pk for pk, key in found.items() if key is None or key in leased]

@@ -9,9 +9,11 @@ import pytest
 from answering import (
     DOWN,
     HANGS,
+    REFUSED,
     Directory,
     another_round,
     credential,
+    fine,
     server,
 )
 from django.utils import timezone
@@ -23,6 +25,7 @@ from soc.ldap_probe import rounds, turns
 from soc.ldap_probe.diagnostics import Outcome
 from soc.ldap_probe.models import DirectoryServer, ProbeResult, Profile, State
 from soc.ldap_probe.probe import Finding, Phase, Target
+from soc.ldap_probe.replicas import Copy
 from soc.queues import BY_NAME
 
 pytestmark = pytest.mark.django_db
@@ -173,6 +176,40 @@ def test_disabling_a_server_closes_its_alerts(directory: Directory) -> None:
     one.enabled = False
     one.save()
     assert firing() == {}
+
+
+def test_a_server_that_a_clock_ahead_has_probed_is_due_again(directory: Directory) -> None:
+    server("dc1", next_probe_at=timezone.now() + timedelta(days=1500))
+    assert rounds.run()[0] == 1
+
+
+def test_an_edit_closes_what_no_probe_would_close(directory: Directory) -> None:
+    """Each alert is about something that the server has no longer after the edit."""
+    plain, alone = server("plain"), server("alone", group="all")
+    other = server("other", credential=credential("old"))
+    directory.says = {
+        "plain": Finding(Outcome.CERTIFICATE, "expired", "It has expired."),
+        "alone": lambda target: fine(target, copy=Copy(csn={"1": "20200101000000.000000Z"})),
+        "other": lambda target: Finding(**vars(REFUSED)) if target.user else fine(target),
+    }
+    Profile.objects.update(lag_alert=60)
+    DirectoryServer.objects.filter(host="alone").update(profile=Profile.objects.first())
+    server("ahead", group="all", csn={"1": "20200102000000.000000Z"})
+    for _ in range(2):
+        another_round()
+    assert firing() == {
+        "plain:636": ("certificate", Severity.CRITICAL),
+        "alone:636": ("replication", Severity.CRITICAL),
+        "old": ("credential", Severity.CRITICAL),
+    }
+    for one in (plain, alone, other):
+        one.refresh_from_db()
+    plain.security, alone.group, other.credential = "plain", "", credential("new")
+    for one in (plain, alone, other):
+        one.save()
+    assert firing() == {}
+    assert (reloaded(other).bound, reloaded(other).bind_refusals) == (None, 0)
+    assert (reloaded(alone).lag, reloaded(alone).csn) == (None, {})
 
 
 def test_a_round_costs_a_fixed_number_of_queries(
