@@ -7,6 +7,7 @@ from django.conf import settings
 from soc.alerts.conditions import Condition
 from soc.beat import status
 from soc.beat.models import Instance
+from soc.core import storage
 from soc.core.severity import Severity
 from soc.core.times import local
 from soc.notify import health
@@ -17,6 +18,9 @@ BEAT_LAG = ("core", "beat-lag")
 MAIL_RELAY = ("core", "mail-relay")
 """The rule under which an outage of the relay is reported."""
 
+STORAGE = ("core", "storage")
+"""The rule under which the room of the volumes is reported."""
+
 LATE = 5.0
 VERY_LATE = 60.0
 """Seconds; schedules are due to the second, and most of them every minute."""
@@ -24,7 +28,22 @@ VERY_LATE = 60.0
 
 def conditions(now: datetime) -> list[Condition]:
     """Return what the stack has to report of itself."""
-    return [*_beat(now), _relay(now)]
+    return [*_beat(now), _relay(now), _storage(now)]
+
+
+def _storage(now: datetime) -> Condition:
+    """Return whether the volumes have room."""
+    application, rule = STORAGE
+    left = storage.free()
+    return Condition(
+        application=application,
+        rule=rule,
+        subject="volumes",
+        severity=left.severity,
+        observed_at=now,
+        summary=left.text,
+        facts={"Free space": f"{left.space:.0%}", "Free inodes": f"{left.inodes:.0%}"},
+    )
 
 
 def _relay(now: datetime) -> Condition:

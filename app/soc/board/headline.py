@@ -7,6 +7,7 @@ from datetime import datetime, timedelta
 from django.utils.timesince import timesince
 
 from soc.board.data import MOST_FAILURES, SAMPLE_IS_OLD, UNSENT, Board, QueueState
+from soc.core import storage
 from soc.core.severity import Severity
 
 LATE = 30
@@ -38,6 +39,7 @@ class Headline:
 def of(board: Board) -> Headline:
     """Return the headline of a board, the bad before the rest."""
     troubles = [
+        *_storage(),
         *_alerts(board),
         *_sampling(board),
         *(trouble for state in board.queues for trouble in _queue(board, state)),
@@ -47,6 +49,13 @@ def of(board: Board) -> Headline:
         *_mail(board),
     ]
     return Headline(sorted(troubles, key=lambda trouble: trouble.tone != "bad"))
+
+
+def _storage() -> Iterator[Trouble]:
+    """Name the cause before what follows from it."""
+    left = storage.free()
+    if left.text:
+        yield Trouble("bad" if left.severity == Severity.CRITICAL else "warn", left.text, "queues")
 
 
 def _alerts(board: Board) -> Iterator[Trouble]:

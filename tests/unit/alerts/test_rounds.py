@@ -217,7 +217,7 @@ def test_a_beat_that_is_late_has_an_alert(clock: Clock, lag: float, state: str |
 
 
 def test_without_a_beat_nothing_is_known_of_its_lag(clock: Clock) -> None:
-    assert {condition.rule for condition in own.conditions(clock.now)} == {"mail-relay"}
+    assert {condition.rule for condition in own.conditions(clock.now)} == {"mail-relay", "storage"}
 
 
 def test_a_relay_that_refuses_the_site_has_an_alert_until_it_is_cured(clock: Clock) -> None:

@@ -16,6 +16,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from soc.alerts.models import Alert, Rule
 from soc.beat.models import Instance
+from soc.core import readiness
 from soc.core.models import Heartbeat, QueueSample, TaskFailure
 from soc.core.severity import Severity
 from soc.notify.models import OutboundMail, Relay
@@ -186,6 +187,12 @@ def test_openmetrics_is_spoken_to_who_asks_for_it(program: Program) -> None:
 
 
 # --- Readiness ----------------------------------------------------------------------------------
+
+
+@pytest.fixture(autouse=True)
+def unasked() -> None:
+    """An answer stands for some seconds, past the end of a test."""
+    readiness._recent_problem.cache_clear()
 
 
 def test_a_process_with_its_database_is_ready(stranger: Program) -> None:
