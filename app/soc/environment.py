@@ -138,6 +138,7 @@ VARIABLES: tuple[Variable, ...] = (
     Variable("SOC_HSTS_SECONDS", _matches(r"\d{1,9}", "a number of seconds"), optional=True),
     Variable("SOC_AUDIT_DAYS", count, optional=True),
     Variable("SOC_FLOWER_CONTROL", _one_of("off", "on"), optional=True),
+    Variable("SOC_PING_URL", https_url, optional=True),
     Variable("SOC_OIDC_ISSUER", https_url, optional=True),
     Variable("SOC_OIDC_CLIENT_ID", _matches(r"\S+", "a client's name"), optional=True),
     Variable("SOC_OIDC_SCOPES", _scopes, optional=True),

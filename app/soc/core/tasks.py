@@ -3,7 +3,7 @@
 import logging
 
 from soc.celery import Task, app
-from soc.core import housekeeping, queues
+from soc.core import housekeeping, outside, queues
 
 logger = logging.getLogger(__name__)
 
@@ -13,6 +13,12 @@ logger = logging.getLogger(__name__)
 def sample_queues() -> None:
     """Record depth and consumers of every queue."""
     queues.sample(app)
+
+
+@app.task
+def ping_outside() -> None:
+    """Tell the monitor outside that beat, the broker, a worker and the database work."""
+    outside.ping()
 
 
 @app.task
