@@ -30,6 +30,9 @@ import idna
 from cryptography import x509
 from OpenSSL import SSL
 
+from soc.ssl_certs import farewells
+from soc.ssl_certs.farewells import Encrypted, Farewell
+
 logger = logging.getLogger(__name__)
 
 AT_ONCE = 256
@@ -206,6 +209,9 @@ async def collect(
                 if target.starttls:
                     await _DIALOGUES[target.starttls](_Clear(sock, target))
                 connection, staple, refusal = await _handshake(sock, target)
+            elapsed_ms = round((time.monotonic() - started) * 1000)
+            if not refusal:
+                await _take_leave(connection, sock, target)
         except TimeoutError:
             raise ProbeError(
                 Outcome.HANDSHAKE_TIMEOUT,
@@ -217,7 +223,7 @@ async def collect(
         tls_version="" if refusal else connection.get_protocol_version_name(),
         cipher="" if refusal else connection.get_cipher_name() or "",
         chain=_certificates(connection, target, refusal),
-        elapsed_ms=round((time.monotonic() - started) * 1000),
+        elapsed_ms=elapsed_ms,
         refusal=refusal,
         staple=staple,
     )
@@ -398,12 +404,17 @@ async def _handshake(sock: socket.socket, target: Target) -> tuple[SSL.Connectio
         except SSL.Error as error:
             refusal = _refusal(error, excerpt, target)
             return connection, b"".join(staples[:1]), refusal
-    # Close properly, so that probes leave no errors in the server's log. Whatever becomes of that,
-    # the chain is here.
-    with contextlib.suppress(SSL.Error):
-        connection.shutdown()
     await _send(sock, _pending(connection))
     return connection, b"".join(staples[:1]), ""
+
+
+async def _take_leave(connection: SSL.Connection, sock: socket.socket, target: Target) -> None:
+    peer = Encrypted(
+        connection,
+        functools.partial(_send, sock),
+        functools.partial(_receive, sock),
+    )
+    await farewells.take(peer, _FAREWELLS.get(target.starttls))
 
 
 def _pending(connection: SSL.Connection) -> bytes:
@@ -669,11 +680,7 @@ def _xmpp_dialogue(namespace: str) -> Callable[[_Clear], Awaitable[None]]:
     """Return the negotiation of a stream of clients or of servers: RFC 6120 section 5.4."""
 
     async def dialogue(clear: _Clear) -> None:
-        name = a_label(clear.name) if not _is_address(clear.name) else clear.name
-        await clear.send(
-            f"<?xml version='1.0'?><stream:stream to='{_in_xml(name)}' version='1.0'"
-            f" xmlns='{namespace}' xmlns:stream='http://etherx.jabber.org/streams'>".encode()
-        )
+        await clear.send(_stream_header(clear.name, namespace))
         offered = await clear.until(b"</stream:features>", b"</stream:error>", b"</stream:stream>")
         if b"<starttls" not in offered:
             raise clear.failed(f"it does not offer STARTTLS but {_printable(offered[-200:])}")
@@ -683,6 +690,14 @@ def _xmpp_dialogue(namespace: str) -> Callable[[_Clear], Awaitable[None]]:
         clear.finish()
 
     return dialogue
+
+
+def _stream_header(name: str, namespace: str) -> bytes:
+    to = name if _is_address(name) else a_label(name)
+    return (
+        f"<?xml version='1.0'?><stream:stream to='{_in_xml(to)}' version='1.0'"
+        f" xmlns='{namespace}' xmlns:stream='http://etherx.jabber.org/streams'>"
+    ).encode()
 
 
 def _is_address(name: str) -> bool:
@@ -697,15 +712,10 @@ def _in_xml(text: str) -> str:
     return text.replace("&", "&amp;").replace("'", "&apos;").replace("<", "&lt;")
 
 
-# Capability flags and packets: MySQL internals manual, "Protocol::HandshakeV10" and
-# "Protocol::SSLRequest"; MariaDB documentation, "Connecting" in the client/server protocol.
-_CLIENT_PROTOCOL_41 = 0x0200
-_CLIENT_SSL = 0x0800
-_CLIENT_SECURE_CONNECTION = 0x8000
+# Packets: MySQL internals manual, "Protocol::HandshakeV10" and "Protocol::SSLRequest"; MariaDB
+# documentation, "Connecting" in the client/server protocol.
 _MYSQL_PROTOCOL = 10
 _MYSQL_ERROR = 0xFF
-_MAX_PACKET = 1 << 24
-_UTF8MB4_GENERAL_CI = 45
 
 
 async def _mysql_dialogue(clear: _Clear) -> None:
@@ -715,13 +725,13 @@ async def _mysql_dialogue(clear: _Clear) -> None:
     """
     header = await clear.exactly(4)
     greeting = await clear.exactly(int.from_bytes(header[:3], "little"))
-    if not _mysql_capabilities(clear, greeting) & _CLIENT_SSL:
+    if not _mysql_capabilities(clear, greeting) & farewells.CLIENT_SSL:
         raise clear.failed("TLS is not enabled in this MySQL or MariaDB server")
-    request = struct.pack(
-        "<IIB23x",
-        _CLIENT_PROTOCOL_41 | _CLIENT_SSL | _CLIENT_SECURE_CONNECTION,
-        _MAX_PACKET,
-        _UTF8MB4_GENERAL_CI,
+    request = farewells.mysql_flags(
+        farewells.PROTOCOL_41
+        | farewells.CLIENT_SSL
+        | farewells.SECURE_CONNECTION
+        | farewells.PLUGIN_AUTH
     )
     sequence = (header[3] + 1) % 256
     await clear.send(len(request).to_bytes(3, "little") + bytes([sequence]) + request)
@@ -751,6 +761,18 @@ _DIALOGUES: dict[StartTls, Callable[[_Clear], Awaitable[None]]] = {
     StartTls.XMPP_SERVER: _xmpp_dialogue("jabber:server"),
     StartTls.FTP: _ftp_dialogue,
 }
+
+_FAREWELLS: dict[StartTls, Farewell] = {
+    StartTls.SMTP: farewells.saying(b"QUIT\r\n"),
+    StartTls.IMAP: farewells.saying(b"b LOGOUT\r\n"),
+    StartTls.POP3: farewells.saying(b"QUIT\r\n"),
+    StartTls.LDAP: farewells.saying(farewells.LDAP_UNBIND),
+    StartTls.MYSQL: farewells.mysql,
+    StartTls.FTP: farewells.saying(b"QUIT\r\n"),
+}
+"""The others are best left by the end of TLS: PostgreSQL expects that, XMPP would have to begin a
+second stream first, which Prosody logs more of; of TLS from the first byte nothing says what is
+spoken under it."""
 
 
 # --- bytes and words -----------------------------------------------------------------------------

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 import pki
-from soc.ssl_certs import probe
+from soc.ssl_certs import farewells, probe
 from soc.ssl_certs.probe import Outcome, StartTls, Target
 
 HOST = "www.example.org"
@@ -33,6 +33,14 @@ FEATURES = b"<stream:features><starttls xmlns='urn:ietf:params:xml:ns:xmpp-tls'/
 START = b"<starttls xmlns='urn:ietf:params:xml:ns:xmpp-tls'/>"
 PROCEED = b"<proceed xmlns='urn:ietf:params:xml:ns:xmpp-tls'/>"
 SSL_REQUEST = bytes.fromhex("0000000804d2162f")
+MYSQL_GREETING = b"\x0a11.8.9-MariaDB\0" + bytes(13) + bytes.fromhex("ffff") + bytes(31)
+MYSQL_START = bytes.fromhex("008a0800 00000001 2d") + bytes(23)
+MYSQL_NOBODY = MYSQL_START + b"soc-certificate-probe\0" + b"\0" + b"mysql_native_password\0"
+
+
+def packet(number: int, payload: bytes) -> bytes:
+    return len(payload).to_bytes(3, "little") + bytes([number]) + payload
+
 
 AGREEMENTS: dict[StartTls, Script] = {
     StartTls.IMAP: [
@@ -48,7 +56,36 @@ AGREEMENTS: dict[StartTls, Script] = {
         (b"", b"220-hello\r\n of more lines\r\n220 ready\r\n"),
         (b"AUTH TLS\r\n", b"234 go\r\n"),
     ],
+    StartTls.SMTP: [
+        (b"", b"220 mail.example ESMTP\r\n"),
+        (b"EHLO [127.0.0.1]\r\n", b"250-mail.example\r\n250 STARTTLS\r\n"),
+        (b"STARTTLS\r\n", b"220 go ahead\r\n"),
+    ],
+    StartTls.MYSQL: [(b"", packet(0, MYSQL_GREETING)), (packet(1, MYSQL_START), b"")],
 }
+
+LOGIN = packet(2, MYSQL_NOBODY)
+DENIED = b"\xff\x15\x04#28000Access denied"
+FAREWELLS: list[tuple[StartTls, Script]] = [
+    (StartTls.SMTP, [(b"QUIT\r\n", b"221 bye\r\n")]),
+    (StartTls.IMAP, [(b"b LOGOUT\r\n", b"* BYE\r\nb OK\r\n")]),
+    (StartTls.POP3, [(b"QUIT\r\n", b"+OK\r\n")]),
+    (StartTls.FTP, [(b"QUIT\r\n", b"221 bye\r\n")]),
+    (StartTls.LDAP, [(bytes.fromhex("30050201024200"), b"")]),
+    (StartTls.XMPP, []),
+    (StartTls.XMPP_SERVER, []),
+    (StartTls.POSTGRESQL, []),
+    (StartTls.MYSQL, [(LOGIN, packet(3, DENIED))]),
+    # A server that wants another kind of password, and one that takes anybody.
+    (
+        StartTls.MYSQL,
+        [
+            (LOGIN, packet(3, b"\xfecaching_sha2_password\0scramble")),
+            (packet(4, b""), packet(5, DENIED)),
+        ],
+    ),
+    (StartTls.MYSQL, [(LOGIN, packet(3, bytes(7))), (packet(0, b"\x01"), b"")]),
+]
 
 REFUSALS: list[tuple[StartTls, Script, str]] = [
     (StartTls.IMAP, [(b"", b"* BYE go away\r\n")], "it greeted with '* BYE go away'"),
@@ -85,21 +122,32 @@ def context(tmp_path_factory: pytest.TempPathFactory) -> ssl.SSLContext:
 
 
 @contextlib.contextmanager
-def serving(script: Script, context: ssl.SSLContext) -> Iterator[tuple[int, list[bytes]]]:
+def serving(
+    script: Script, context: ssl.SSLContext, under_tls: Script = (), *, stays: bool = False
+) -> Iterator[tuple[int, list[bytes]]]:
     """Serve one connection by a script, then TLS; yield the port and what was not expected."""
     wrong: list[bytes] = []
 
+    def follow(connection: socket.socket, script: Script) -> None:
+        for expected, answer in script:
+            received = b""
+            while len(received) < len(expected) and (part := connection.recv(4096)):
+                received += part
+            if received != expected:
+                wrong.append(received)
+            connection.sendall(answer)
+
     def serve(connection: socket.socket) -> None:
         with connection, contextlib.suppress(OSError):
-            for expected, answer in script:
-                received = b""
-                while len(received) < len(expected) and (part := connection.recv(4096)):
-                    received += part
-                if received != expected:
-                    wrong.append(received)
-                connection.sendall(answer)
-            with context.wrap_socket(connection, server_side=True) as wrapped:
-                wrapped.recv(1)
+            follow(connection, script)
+            with context.wrap_socket(
+                connection, server_side=True, suppress_ragged_eofs=False
+            ) as wrapped:
+                follow(wrapped, under_tls)
+                if under_tls and not stays:
+                    wrapped.unwrap()
+                elif rest := wrapped.recv(4096):
+                    wrong.append(rest)
 
     with socket.create_server(("127.0.0.1", 0)) as listener:
         thread = threading.Thread(target=lambda: serve(listener.accept()[0]), daemon=True)
@@ -110,10 +158,38 @@ def serving(script: Script, context: ssl.SSLContext) -> Iterator[tuple[int, list
 
 @pytest.mark.parametrize("starttls", AGREEMENTS, ids=str)
 def test_a_server_that_agrees(starttls: StartTls, context: ssl.SSLContext) -> None:
-    with serving(AGREEMENTS[starttls], context) as (port, wrong):
+    with serving(AGREEMENTS[starttls], context) as (port, _):
+        presented = asyncio.run(probe.collect(Target("127.0.0.1", port, HOST, starttls)))
+    assert presented.chain == (LEAF.cert,)
+
+
+@pytest.mark.parametrize(("starttls", "script"), FAREWELLS)
+def test_a_server_is_left_as_its_protocol_wants(
+    starttls: StartTls, script: Script, context: ssl.SSLContext
+) -> None:
+    with serving(AGREEMENTS[starttls], context, script) as (port, wrong):
         presented = asyncio.run(probe.collect(Target("127.0.0.1", port, HOST, starttls)))
     assert presented.chain == (LEAF.cert,)
     assert wrong == []
+
+
+@pytest.mark.parametrize("starttls", [StartTls.IMAP, StartTls.MYSQL])
+def test_a_server_that_does_not_take_leave_costs_no_result(
+    starttls: StartTls, context: ssl.SSLContext, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(farewells, "TIMEOUT", 0.05)
+    script = dict(FAREWELLS)[starttls][:1]
+    with serving(AGREEMENTS[starttls], context, [(script[0][0], b"")], stays=True) as (port, wrong):
+        presented = asyncio.run(probe.collect(Target("127.0.0.1", port, HOST, starttls)))
+    assert presented.chain == (LEAF.cert,)
+    assert wrong == []
+
+
+def test_a_server_that_floods_its_leave_costs_no_memory(context: ssl.SSLContext) -> None:
+    flood = [(b"QUIT\r\n", b"221-" + b"x" * farewells.MOST_BYTES * 4)]
+    with serving(AGREEMENTS[StartTls.SMTP], context, flood, stays=True) as (port, _):
+        presented = asyncio.run(probe.collect(Target("127.0.0.1", port, HOST, StartTls.SMTP)))
+    assert presented.chain == (LEAF.cert,)
 
 
 @pytest.mark.parametrize(("starttls", "script", "why"), REFUSALS)
@@ -126,8 +202,9 @@ def test_a_server_that_does_not(
     assert why in caught.value.detail
 
 
-def test_every_protocol_has_a_dialogue() -> None:
+def test_every_protocol_has_a_dialogue_and_a_farewell() -> None:
     assert set(probe._DIALOGUES) == set(StartTls) - {StartTls.NONE}
+    assert {starttls for starttls, _ in FAREWELLS} == set(probe._DIALOGUES)
 
 
 @pytest.mark.parametrize(
