@@ -52,13 +52,14 @@ def issue(
     key_identifiers: bool = True,
     path_length: int | None = None,
     ca_issuers: str = "",
+    constraints: x509.ExtensionType | None = None,
     extensions: Iterable[tuple[x509.ExtensionType, bool]] = (),
 ) -> Issued:
     """Return a certificate signed by `issuer`, or by itself when there is none.
 
-    `san` takes DNS names and IP addresses as text, or ready-made general names; `extensions` takes
-    (extension, critical) pairs to add. `key_identifiers=False` leaves out SKI and AKI, as old
-    private CAs do.
+    `san` takes DNS names and IP addresses as text, or ready-made general names; `constraints`
+    replaces the basic ones; `extensions` takes (extension, critical) pairs to add.
+    `key_identifiers=False` leaves out SKI and AKI, as old private CAs do.
     """
     key = key or ec.generate_private_key(ec.SECP256R1())
     subject = _name(common_name, organization)
@@ -71,7 +72,9 @@ def issue(
         .serial_number(x509.random_serial_number())
         .not_valid_before(not_before)
         .not_valid_after(not_after)
-        .add_extension(x509.BasicConstraints(ca=ca, path_length=path_length), critical=True)
+        .add_extension(
+            constraints or x509.BasicConstraints(ca=ca, path_length=path_length), critical=True
+        )
     )
     if key_identifiers:
         builder = builder.add_extension(

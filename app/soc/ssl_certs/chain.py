@@ -33,11 +33,11 @@ from OpenSSL import crypto
 from OpenSSL.SSL import X509VerificationCodes as Code
 
 from soc.ssl_certs import revocation
+from soc.ssl_certs.extensions import Readable, readable
 from soc.ssl_certs.probe import a_label
 from soc.ssl_certs.revocation import Evidence
 
 T = TypeVar("T")
-E = TypeVar("E", bound=x509.ExtensionType)
 
 # --- describe ------------------------------------------------------------------------------------
 
@@ -91,8 +91,8 @@ def describe(cert: x509.Certificate) -> Description:
             problems.append(f"{part}: {_escape(str(error))}")
             return fallback
 
-    # The library decodes all extensions or none.
-    extensions = attempt("extensions", lambda: cert.extensions, x509.Extensions([]))
+    extensions = readable(cert)
+    problems += (f"extensions: {_escape(problem)}" for problem in extensions.problems)
     san = _san_texts(extensions)
     subject = attempt("subject", lambda: cert.subject.rfc4514_string(), "")
     common_names = attempt("common name", lambda: _common_names(cert), ())
@@ -128,8 +128,8 @@ def _in_any_zone(moment: dt.datetime) -> dt.datetime:
     return min(max(moment, _EARLIEST), _LATEST)
 
 
-def _san_texts(extensions: x509.Extensions) -> tuple[str, ...]:
-    names = _extension(extensions, x509.SubjectAlternativeName) or ()
+def _san_texts(extensions: Readable) -> tuple[str, ...]:
+    names = extensions.get(x509.SubjectAlternativeName) or ()
     return tuple(
         str(name.value) for name in names if isinstance(name, x509.DNSName | x509.IPAddress)
     )
@@ -153,8 +153,8 @@ def _key_text(cert: x509.Certificate) -> str:
     return kind
 
 
-def _is_ca(extensions: x509.Extensions) -> bool:
-    constraints = _extension(extensions, x509.BasicConstraints)
+def _is_ca(extensions: Readable) -> bool:
+    constraints = extensions.get(x509.BasicConstraints)
     return constraints is not None and constraints.ca
 
 
@@ -170,13 +170,6 @@ def _is_self_signed(cert: x509.Certificate) -> bool:
         # old devices and a fifth of the public roots use it. Then the equal names have to do.
         return True
     return True
-
-
-def _extension(extensions: x509.Extensions, kind: type[E]) -> E | None:
-    try:
-        return extensions.get_extension_for_class(kind).value
-    except x509.ExtensionNotFound:
-        return None
 
 
 def _escape(text: str) -> str:
@@ -356,6 +349,7 @@ def verify(
         findings += _time_findings(chain[0], at)
         revoked, remarks = revocation.check(path, evidence, at)
         findings += [_revoked(path[depth], depth, why) for depth, why in revoked]
+        remarks += _unread(path)
     except _UNDECODABLE as error:
         return Verdict(
             Validity.INVALID,
@@ -465,7 +459,11 @@ def _path_finding(
             | Code.ERR_UNABLE_TO_GET_ISSUER_CERT_LOCALLY
             | Code.ERR_UNABLE_TO_VERIFY_LEAF_SIGNATURE
         ):
-            return _issuer_finding(cert, depth, chain, trust)
+            if not (problems := readable(cert).problems):
+                return _issuer_finding(cert, depth, chain, trust)
+            # OpenSSL looks in vain for the issuer of a certificate that it cannot decode.
+            reason = f"A part of {who} cannot be decoded ({_escape(problems[0])})."
+            return _Finding(Validity.INVALID, reason, depth)
         case _:
             reason = f"{_start(who)} is not acceptable: {message}."
             return _Finding(Validity.INVALID, reason, depth)
@@ -502,7 +500,7 @@ def _issuer_finding(
 
 
 def _has_ca_issuers(cert: x509.Certificate) -> bool:
-    accesses = _extension(cert.extensions, x509.AuthorityInformationAccess) or ()
+    accesses = readable(cert).get(x509.AuthorityInformationAccess) or ()
     return any(
         access.access_method == AuthorityInformationAccessOID.CA_ISSUERS for access in accesses
     )
@@ -519,7 +517,7 @@ def _purpose_findings(path: Sequence[x509.Certificate]) -> list[_Finding]:
     """
     findings = []
     for depth, cert in enumerate(path):
-        usages = _extension(cert.extensions, x509.ExtendedKeyUsage)
+        usages = readable(cert).get(x509.ExtendedKeyUsage)
         if usages is not None and ExtendedKeyUsageOID.SERVER_AUTH not in usages:
             findings.append(
                 _Finding(
@@ -529,7 +527,7 @@ def _purpose_findings(path: Sequence[x509.Certificate]) -> list[_Finding]:
                     depth,
                 )
             )
-    usage = _extension(path[0].extensions, x509.KeyUsage)
+    usage = readable(path[0]).get(x509.KeyUsage)
     if usage and not (usage.digital_signature or usage.key_encipherment or usage.key_agreement):
         findings.append(
             _Finding(
@@ -581,10 +579,19 @@ def _name_text(name: x509.Name) -> str:
 MOST_NAMES_TOLD = 20
 
 
+def _unread(path: Sequence[x509.Certificate]) -> tuple[str, ...]:
+    """Return what our own look at certificates could not read, and OpenSSL let pass."""
+    return tuple(
+        f"A part of {_who(cert, depth)} could not be read: {_escape(problem)}."
+        for depth, cert in enumerate(path)
+        for problem in readable(cert).problems
+    )
+
+
 def _name_findings(leaf: x509.Certificate, name: str) -> list[_Finding]:
     if _matches(leaf, name):
         return []
-    names = _san_texts(leaf.extensions)
+    names = _san_texts(readable(leaf))
     listed = ", ".join(_escape(text) for text in names[:MOST_NAMES_TOLD]) or "none"
     if len(names) > MOST_NAMES_TOLD:
         listed += f" and {len(names) - MOST_NAMES_TOLD} more"
@@ -594,7 +601,7 @@ def _name_findings(leaf: x509.Certificate, name: str) -> list[_Finding]:
 
 def _matches(leaf: x509.Certificate, name: str) -> bool:
     """RFC 9525 section 6: subject alternative names only, the common name does not count."""
-    san = _extension(leaf.extensions, x509.SubjectAlternativeName) or ()
+    san = readable(leaf).get(x509.SubjectAlternativeName) or ()
     try:
         wanted = ipaddress.ip_address(name)
     except ValueError:

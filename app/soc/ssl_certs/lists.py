@@ -80,17 +80,7 @@ def want(paths: Iterable[Sequence[x509.Certificate]]) -> None:
 def _named(path: Sequence[x509.Certificate]) -> Iterator[str]:
     # The anchor is trusted as it is.
     for cert in path[:-1]:
-        yield from (url for url in _addresses(cert) if len(url) <= _LONGEST_ADDRESS)
-
-
-# Every endpoint presents the same intermediates.
-@functools.lru_cache(maxsize=1024)
-def _addresses(cert: x509.Certificate) -> tuple[str, ...]:
-    try:
-        return tuple(revocation.addresses(cert))
-    # Damage has many exceptions, and one certificate must not cost a batch its scans.
-    except Exception:
-        return ()
+        yield from (url for url in revocation.addresses(cert) if len(url) <= _LONGEST_ADDRESS)
 
 
 def fetch_due() -> int:

@@ -124,7 +124,8 @@ class Presented:
     `refusal` is empty after a complete handshake. Otherwise the peer presented its chain and broke
     off (TLS 1.2 and older do so when they demand a client certificate): the chain was seen, but
     the peer has not proven that it holds the key, and `tls_version` is empty. `staple` is the OCSP
-    response that came with the certificate (DER, RFC 6066 section 8), or empty.
+    response that came with the certificate (DER, RFC 6066 section 8), or empty. `problems` are
+    sentences about certificates of the chain that could not be decoded and are not in `chain`.
     """
 
     address: str
@@ -134,6 +135,7 @@ class Presented:
     elapsed_ms: int
     refusal: str = ""
     staple: bytes = b""
+    problems: tuple[str, ...] = ()
 
 
 def collect_many(
@@ -218,14 +220,16 @@ async def collect(
                 f"{_at(target)} accepted the connection but did not complete the handshake within"
                 f" {handshake_timeout:g} s: look at the service behind it.",
             ) from None
+    chain, problems = _certificates(connection, target, refusal)
     return Presented(
         address=address,
         tls_version="" if refusal else connection.get_protocol_version_name(),
         cipher="" if refusal else connection.get_cipher_name() or "",
-        chain=_certificates(connection, target, refusal),
+        chain=chain,
         elapsed_ms=elapsed_ms,
         refusal=refusal,
         staple=staple,
+        problems=problems,
     )
 
 
@@ -472,7 +476,11 @@ def _reason(error: SSL.Error) -> str:
 
 def _certificates(
     connection: SSL.Connection, target: Target, refusal: str
-) -> tuple[x509.Certificate, ...]:
+) -> tuple[tuple[x509.Certificate, ...], tuple[str, ...]]:
+    """Return what can be decoded of the chain, and sentences about the rest.
+
+    TLS clients never look at a certificate that their path does not need.
+    """
     presented = connection.get_peer_cert_chain()
     if not presented:
         raise ProbeError(
@@ -481,13 +489,22 @@ def _certificates(
             f" ({refusal or 'none was sent'}): look at its protocol versions, its ciphers and the"
             " server name.",
         )
-    try:
-        return tuple(certificate.to_cryptography() for certificate in presented)
-    except (ValueError, x509.InvalidVersion) as error:
-        raise ProbeError(
-            Outcome.HANDSHAKE_FAILED,
-            f"{_at(target)} presents a certificate that cannot be decoded ({error}): replace it.",
-        ) from error
+    decoded, problems = [], []
+    for position, certificate in enumerate(presented):
+        try:
+            decoded.append(certificate.to_cryptography())
+        except (ValueError, x509.InvalidVersion) as error:
+            if position == 0:
+                raise ProbeError(
+                    Outcome.HANDSHAKE_FAILED,
+                    f"{_at(target)} presents a certificate that cannot be decoded ({error}):"
+                    " replace it.",
+                ) from error
+            problems.append(
+                f"Certificate {position + 1} of the {len(presented)} presented cannot be decoded"
+                f" ({error}) and was left out."
+            )
+    return tuple(decoded), tuple(problems)
 
 
 # --- what is said in clear text before TLS -------------------------------------------------------

@@ -19,6 +19,8 @@ from cryptography.hazmat.primitives.asymmetric import ec, ed448, ed25519, paddin
 from cryptography.x509 import ocsp
 from cryptography.x509.oid import ExtendedKeyUsageOID
 
+from soc.ssl_certs.extensions import readable
+
 
 @dataclass(frozen=True)
 class Evidence:
@@ -38,9 +40,6 @@ def check(
     """Return the revoked certificates of a path and remarks on evidence that does not count.
 
     The trust anchor, which nobody above it could revoke, and a leaf without a path are not checked.
-
-    Raises:
-        ValueError: a certificate's extensions cannot be decoded.
     """
     revoked: list[Revoked] = []
     remarks: list[str] = []
@@ -119,9 +118,9 @@ def _check_responder(
 def _is_appointed(cert: x509.Certificate, issuer: x509.Certificate, at: dt.datetime) -> bool:
     try:
         cert.verify_directly_issued_by(issuer)
-        usages = cert.extensions.get_extension_for_class(x509.ExtendedKeyUsage).value
-    except (ValueError, TypeError, InvalidSignature, x509.ExtensionNotFound):
+    except (ValueError, TypeError, InvalidSignature):
         return False
+    usages = readable(cert).get(x509.ExtendedKeyUsage) or ()
     in_time = cert.not_valid_before_utc <= at <= cert.not_valid_after_utc
     return in_time and ExtendedKeyUsageOID.OCSP_SIGNING in usages
 
@@ -151,14 +150,8 @@ def addresses(cert: x509.Certificate) -> list[str]:
     """Return where a certificate's revocation list can be fetched by HTTP (RFC 5280, 4.2.1.13).
 
     Section 8 of the same advises against https: a list is signed, and TLS could need another list.
-
-    Raises:
-        ValueError: its extensions cannot be decoded.
     """
-    try:
-        points = cert.extensions.get_extension_for_class(x509.CRLDistributionPoints).value
-    except x509.ExtensionNotFound:
-        return []
+    points = readable(cert).get(x509.CRLDistributionPoints) or ()
     names = [name for point in points for name in point.full_name or ()]
     uris = [name.value for name in names if isinstance(name, x509.UniformResourceIdentifier)]
     return [uri for uri in uris if uri.startswith("http://")]

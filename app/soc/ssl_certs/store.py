@@ -80,7 +80,8 @@ class Finding:
             return ""
         refusal = self.presented.refusal
         doubt = f"It broke the handshake off ({refusal}), so the key is not proven."
-        return " ".join(((doubt,) if refusal else ()) + self.verdict.remarks)
+        told = ((doubt,) if refusal else ()) + self.presented.problems + self.verdict.remarks
+        return " ".join(told)
 
 
 def _fingerprint(cert: x509.Certificate) -> str:

@@ -51,6 +51,10 @@ def undecodable(oid: x509.ObjectIdentifier) -> tuple[x509.ExtensionType, bool]:
     return x509.UnrecognizedExtension(oid, GARBAGE), False
 
 
+def raw(oid: x509.ObjectIdentifier, value: str) -> x509.UnrecognizedExtension:
+    return x509.UnrecognizedExtension(oid, bytes.fromhex(value))
+
+
 def trust_in(*anchors: pki.Issued) -> chain.TrustStore:
     certs = tuple(issued.cert for issued in anchors)
     return chain.TrustStore(certs, tuple(crypto.X509.from_cryptography(cert) for cert in certs))
@@ -95,8 +99,16 @@ def cases() -> dict[str, Case]:
         "Client CA", ROOT, ca=True, extensions=[eku(ExtendedKeyUsageOID.CLIENT_AUTH)]
     )
     unknown_critical = (x509.UnrecognizedExtension(x509.ObjectIdentifier("1.2.3.4"), b""), True)
+    # CA:FALSE with a path length of 0; an issuer's name without its serial number.
+    path_length = raw(ExtensionOID.BASIC_CONSTRAINTS, "3003020100")
+    half_identifier = raw(ExtensionOID.AUTHORITY_KEY_IDENTIFIER, "3006a104a4023000")
+    odd_root = pki.issue(
+        "Odd Root", ca=True, key_identifiers=False, extensions=[(half_identifier, False)]
+    )
     valid, invalid = Validity.VALID, Validity.INVALID
     return {
+        "server with a path length": Case([leaf(constraints=path_length), INTERMEDIATE], valid),
+        "root with half an identifier": Case([leaf(odd_root)], valid, [odd_root]),
         "good": Case([LEAF, INTERMEDIATE], valid, says="trust anchor CN=Test Root"),
         "with the root": Case([LEAF, INTERMEDIATE, ROOT], valid),
         "in the wrong order": Case([LEAF, ROOT, INTERMEDIATE], valid),
@@ -440,6 +452,16 @@ def test_describe_undecodable_extension() -> None:
     described = chain.describe(issued.cert)
     assert (described.subject, described.san) == (f"CN={HOST}", ())
     assert [problem.partition(":")[0] for problem in described.problems] == ["extensions"]
+
+
+def test_what_openssl_accepts_and_our_parser_does_not_is_remarked_on() -> None:
+    constraints = raw(ExtensionOID.BASIC_CONSTRAINTS, "3003020100")
+    cert = leaf(constraints=constraints).cert
+    assert chain.describe(cert).san == (HOST,)
+    assert "path_length must be None" in " ".join(chain.describe(cert).problems)
+    verdict = chain.verify([cert], name=HOST, trust=trust_in(INTERMEDIATE), at=pki.NOW)
+    assert verdict.result is Validity.VALID
+    assert "could not be read" in verdict.remarks[0]
 
 
 def test_duplicate_extension() -> None:

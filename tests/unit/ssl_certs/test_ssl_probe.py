@@ -228,6 +228,16 @@ def test_undecodable_certificate(intact: bytes, damaged: bytes) -> None:
     assert "cannot be decoded" in error.detail
 
 
+def test_undecodable_certificate_that_no_path_needs() -> None:
+    intact, damaged = bytes.fromhex("a003020102"), bytes.fromhex("a003020103")
+    ders = [issued.cert.public_bytes(Encoding.DER) for issued in (LEAF, INTERMEDIATE, INTERMEDIATE)]
+    ders[1] = ders[1].replace(intact, damaged, 1)
+    with serving(says(old_server(*ders) + FATAL_ALERT)) as port:
+        presented = collect(port)
+    assert presented.chain == (LEAF.cert, INTERMEDIATE.cert)
+    assert "Certificate 2 of the 3 presented cannot be decoded" in presented.problems[0]
+
+
 @pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3])
 def test_client_certificate_demanded(version: ssl.TLSVersion, context: ssl.SSLContext) -> None:
     context.maximum_version = version
