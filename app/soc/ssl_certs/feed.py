@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from datetime import datetime, timedelta
 
-from icalendar import Alarm, Calendar, Event
+from icalendar import Alarm, Calendar, Event, Timezone
 
 from soc.ssl_certs.models import Endpoint
 
@@ -36,6 +36,9 @@ def calendar(site: str, link: str, now: datetime) -> bytes:
         together.setdefault(endpoint.certificate_id, []).append(endpoint)
         if len(together) > MOST_EVENTS:
             break
+    if not together:
+        # RFC 5545, 3.6: a calendar has a component at least.
+        made.add_component(Timezone.from_tzid("UTC"))
     for sharing in list(together.values())[:MOST_EVENTS]:
         made.add_component(_event(sharing, site, link, now))
     return made.to_ical()

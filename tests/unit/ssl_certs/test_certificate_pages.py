@@ -232,6 +232,12 @@ def test_the_calendar_has_one_event_for_each_certificate(viewer: Client) -> None
     assert "twin:443" in event["DESCRIPTION"]
 
 
+def test_a_calendar_without_events_has_a_component(viewer: Client) -> None:
+    """RFC 5545, 3.6 wants one, and some readers refuse a file without."""
+    calendar = Calendar.from_ical(viewer.get(CALENDAR, secure=True).content)
+    assert [one.name for one in calendar.subcomponents] == ["VTIMEZONE"]
+
+
 def test_the_calendar_takes_a_token_in_the_address_or_the_header() -> None:
     user = User.objects.create_user("calendar")
     user.groups.add(Role.objects.get(name="Viewers"))
