@@ -33,6 +33,7 @@ from soc.api.schemas import (
     ReportOut,
     ResultOut,
 )
+from soc.core.links import with_host
 
 MOST_EVENTS = 500
 
@@ -51,8 +52,9 @@ class _JSON(Parser):
 
 class _Api(NinjaAPI):
     def get_openapi_schema(self, **options: object) -> OpenAPISchema:
-        """Return the description, with the media type that errors really have."""
+        """Return the description, with this site and the media type that errors really have."""
         schema = super().get_openapi_schema(**options)
+        schema["servers"] = [{"url": with_host("/")}]
         for path in schema["paths"].values():
             for operation in path.values():
                 for status, response in operation["responses"].items():
@@ -87,7 +89,7 @@ Note = Body(None, description="May be left out.")
 
 
 def _or(*statuses: int) -> dict[int, type[ProblemOut]]:
-    return dict.fromkeys((401, 403, *statuses, 500, 503), ProblemOut)
+    return dict.fromkeys((401, 403, *statuses, 429, 500, 503), ProblemOut)
 
 
 # --- Alerts -------------------------------------------------------------------------------------
@@ -231,13 +233,19 @@ def _opened(pattern: URLPattern) -> URLPattern:
     @never_cache
     @login_not_required
     def view(request: HttpRequest, **arguments: object) -> HttpResponse:
+        # RFC 9110, 9.3.2: HEAD answers as GET does; the server leaves the content out.
+        method = request.method
+        if method == "HEAD":
+            request.method = "GET"
         response = operate(request, **arguments)
+        request.method = method
         if not isinstance(response, HttpResponseNotAllowed):
             return response
         if Token()(request) is None:
             return problems.unauthorized()
-        detail = f"This address takes {response['Allow']} and not {request.method}."
-        return problems.answer(Problem(405, detail), {"Allow": response["Allow"]})
+        allowed = response["Allow"].replace("GET", "GET, HEAD")
+        detail = f"This address takes {allowed} and not {method}."
+        return problems.answer(Problem(405, detail), {"Allow": allowed})
 
     view.csrf_exempt = True
     pattern.callback = view

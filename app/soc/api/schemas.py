@@ -47,7 +47,8 @@ def _moment(text: object) -> datetime:
     if not isinstance(text, str):
         raise ValueError("Write the time as text, such as 2026-11-22T18:00:00+01:00.")
     try:
-        moment = datetime.fromisoformat(text)
+        # RFC 3339, 5.6 allows z and t, Python does not.
+        moment = datetime.fromisoformat(text.upper())
     except ValueError:
         raise ValueError("Write the time as ISO 8601: 2026-11-22T18:00:00+01:00.") from None
     if moment.tzinfo is None:
@@ -75,7 +76,7 @@ def _link(link: str) -> str:
     return link
 
 
-Subject = Annotated[str, AfterValidator(_named)]
+Subject = Annotated[str, Field(min_length=1), AfterValidator(_named)]
 
 
 class _Input(Schema):

@@ -227,5 +227,5 @@ def test_the_description_names_every_address_with_examples(program: Program) -> 
 def test_what_does_not_exist_is_a_problem_too(program: Program) -> None:
     assert "/api/openapi.json" in problem_of(program.get("/api/v2/alerts"), 404)
     refusal = program.post(ALERTS, {})
-    assert problem_of(refusal, 405) == "This address takes GET and not POST."
-    assert refusal["Allow"] == "GET"
+    assert problem_of(refusal, 405) == "This address takes GET, HEAD and not POST."
+    assert refusal["Allow"] == "GET, HEAD"
