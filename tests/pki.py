@@ -47,7 +47,7 @@ def issue(
     san: Sequence[str | x509.GeneralName] = (),
     organization: str = "",
     not_before: dt.datetime = NOW - DAY,
-    not_after: dt.datetime = NOW + 30 * DAY,
+    not_after: dt.datetime | None = None,
     key: Key | None = None,
     key_identifiers: bool = True,
     path_length: int | None = None,
@@ -57,10 +57,12 @@ def issue(
 ) -> Issued:
     """Return a certificate signed by `issuer`, or by itself when there is none.
 
+    Servers' certificates end after 30 days, authorities after ten years.
     `san` takes DNS names and IP addresses as text, or ready-made general names; `constraints`
     replaces the basic ones; `extensions` takes (extension, critical) pairs to add.
     `key_identifiers=False` leaves out SKI and AKI, as old private CAs do.
     """
+    not_after = not_after or NOW + (3650 if ca else 30) * DAY
     key = key or ec.generate_private_key(ec.SECP256R1())
     subject = _name(common_name, organization)
     signer = issuer.key if issuer else key

@@ -119,6 +119,16 @@ def describe(cert: x509.Certificate) -> Description:
     )
 
 
+def end_of(cert: x509.Certificate) -> dt.datetime:
+    """Return until when a certificate is valid, as `describe` has it."""
+    return _in_any_zone(cert.not_valid_after_utc)
+
+
+def named(cert: x509.Certificate, depth: int) -> str:
+    """Return how a sentence begins that is about a certificate of a path."""
+    return _start(_who(cert, depth))
+
+
 def _in_any_zone(moment: dt.datetime) -> dt.datetime:
     """Return a time that can be told in every time zone.
 
@@ -293,7 +303,7 @@ class Verdict:
 
     `depth` is that of the certificate at fault: 0 is the server's, 1 its issuer's. `path` leads
     from the leaf to the anchor, if there is such a path; `remarks` are sentences about what could
-    not be checked.
+    not be checked; `fault` is the certificate at `depth`, where it could be decoded.
     """
 
     result: Validity
@@ -301,6 +311,7 @@ class Verdict:
     depth: int | None = None
     path: tuple[x509.Certificate, ...] = ()
     remarks: tuple[str, ...] = ()
+    fault: x509.Certificate | None = None
 
 
 # What cryptography and OpenSSL raise when they look at a damaged part of a certificate.
@@ -369,7 +380,8 @@ def verify(
     # OpenSSL may have found what our own look at the leaf finds again.
     reasons = dict.fromkeys(finding.reason for finding in findings)
     first = findings[0]
-    return Verdict(first.result, " ".join(reasons), first.depth, whole, remarks)
+    fault = first.fault or (path[first.depth] if first.depth is not None else None)
+    return Verdict(first.result, " ".join(reasons), first.depth, whole, remarks, fault)
 
 
 def unexpected(
@@ -389,13 +401,15 @@ def unexpected(
             f"{_start(_who(leaf, 0))} was issued by {_name_text(leaf.issuer)}, where"
             f" {_escape(issuer)} is expected."
         )
-    return Verdict(Validity.UNEXPECTED, " ".join(reasons), 0) if reasons else None
+    return Verdict(Validity.UNEXPECTED, " ".join(reasons), 0, fault=leaf) if reasons else None
 
 
 def with_unexpected(verdict: Verdict, other: Verdict) -> Verdict:
     """Return a verdict that also tells what is not as it was pinned; other faults come first."""
     if verdict.result is Validity.VALID:
-        return replace(verdict, result=other.result, reason=other.reason, depth=other.depth)
+        return replace(
+            verdict, result=other.result, reason=other.reason, depth=other.depth, fault=other.fault
+        )
     return replace(verdict, reason=f"{verdict.reason} {other.reason}")
 
 
@@ -407,6 +421,7 @@ class _Finding:
     reason: str
     depth: int | None
     path_failed: bool = False
+    fault: x509.Certificate | None = None
 
 
 _ORDER = {
@@ -427,7 +442,8 @@ def _build_path(
         path = crypto.X509StoreContext(trust.store(at), leaf, others).get_verified_chain()
     except crypto.X509StoreContextError as error:
         finding = _path_finding(error, chain, trust)
-        return [chain[0]], [replace(finding, path_failed=True)]
+        fault = error.certificate.to_cryptography()
+        return [chain[0]], [replace(finding, path_failed=True, fault=fault)]
     return [cert.to_cryptography() for cert in path], []
 
 

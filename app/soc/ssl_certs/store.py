@@ -17,6 +17,7 @@ from django.utils import timezone
 
 from soc.notify.deadlocks import again_after_deadlock
 from soc.ssl_certs import chain, changes, conditions, lists
+from soc.ssl_certs.expiry import Nearness
 from soc.ssl_certs.models import Certificate, Change, Endpoint, Observation, fingerprints
 from soc.ssl_certs.probe import Outcome, Presented, ProbeError
 from soc.ssl_certs.revocation import Evidence
@@ -198,7 +199,9 @@ def _write(found: Sequence[Finding]) -> list[conditions.Seen]:
             after = certificates.by_key.get(row.certificate_id)
             if after is not before:
                 changed.append(_change(row, finding, before, after))
-            seen.append(conditions.Seen(row, finding.at, finding.error, after))
+            # Its alerts were closed when it was disabled, and nothing would close new ones.
+            if row.enabled:
+                seen.append(conditions.Seen(row, finding.at, finding.error, after))
         Observation.objects.bulk_create(observations)
         Change.objects.bulk_create(changed)
         _update([locked[finding.endpoint.pk] for finding in found])
@@ -307,7 +310,7 @@ def _take(row: Endpoint, finding: Finding, certificates: _Certificates) -> None:
     row.chain = [certificates.by_fingerprint[one].pk for one in finding.fingerprints]
     certificate = certificates.by_fingerprint[finding.fingerprints[0]]
     row.certificate_id = certificate.pk
-    row.fault_depth = finding.verdict.depth
+    row.fault_depth = _position_of_fault(finding)
     row.remarks = finding.remarks
     row.tls_version = presented.tls_version
     row.cipher = presented.cipher
@@ -315,6 +318,19 @@ def _take(row: Endpoint, finding: Finding, certificates: _Certificates) -> None:
     row.elapsed_ms = presented.elapsed_ms
     status, reason = judge_status(finding.endpoint, certificate, finding.verdict, finding.at)
     _become(row, status, reason, finding.at)
+
+
+def _position_of_fault(finding: Finding) -> int | None:
+    """Return where the certificate at fault stands in what was presented, in whatever order.
+
+    A fault above all that was presented is the last certificate's: what it needs is not there.
+    """
+    verdict, presented = finding.verdict, finding.presented.chain
+    if verdict.depth is None:
+        return None
+    if verdict.fault in presented:
+        return presented.index(verdict.fault)
+    return min(verdict.depth, len(presented) - 1)
 
 
 def judge_status(
@@ -328,7 +344,29 @@ def judge_status(
     left = certificate.not_after - now
     reason = f"It expires in {left.days} days, on {certificate.not_after:%Y-%m-%d %H:%M} UTC."
     near = endpoint.limits.nearness(certificate.not_before, certificate.not_after, now)
+    above = _first_end_above(endpoint, verdict, now)
+    if above and list(Nearness).index(above[0]) > list(Nearness).index(near):
+        return Status(above[0].value), f"{above[1]} {reason}"
     return Status(near.value), reason
+
+
+def _first_end_above(
+    endpoint: Endpoint, verdict: chain.Verdict, now: datetime
+) -> tuple[Nearness, str] | None:
+    """Return how near the first end of an issuer or authority of the path is, and a sentence.
+
+    From then on the server's certificate is worth nothing, however long it lasts. The days alone
+    count: no machine renews an authority at a share of its lifetime.
+    """
+    if len(verdict.path) < 2:
+        return None
+    ends = [(chain.end_of(cert), depth) for depth, cert in enumerate(verdict.path) if depth]
+    end, depth = min(ends)
+    cert = verdict.path[depth]
+    near = endpoint.limits.nearness(None, end, now)
+    days = (end - now).days
+    text = f"{chain.named(cert, depth)} expires in {days} days, on {end:%Y-%m-%d %H:%M} UTC."
+    return near, text
 
 
 def _become(row: Endpoint, status: Status, reason: str, now: datetime) -> None:

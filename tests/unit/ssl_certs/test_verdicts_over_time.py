@@ -14,6 +14,7 @@ import pytest
 from django.utils import timezone
 
 import pki
+from soc.alerts.models import Alert
 from soc.ssl_certs import chain, scan, verification
 from soc.ssl_certs.models import Authority, Endpoint
 
@@ -150,3 +151,44 @@ def test_a_person_who_asks_for_a_renewal_hears_of_one_that_is_minutes_old(
     verification.verify(asked.pk)
     asked.refresh_from_db()
     assert asked.outcome == "renewed", asked.found
+
+
+def test_the_end_of_an_intermediate_is_warned_of_before_it_comes(
+    endpoint: Endpoint, peer: Peer, clock: Clock
+) -> None:
+    day = 24 * 60
+    ends = pki.NOW + 60 * day * MINUTE
+    middle = pki.issue("Issuing CA", ROOT, ca=True, not_after=ends)
+    peer.present(leaf(middle, until=800 * day), middle)
+    seen = []
+    for days in (10, 31, 54, 59, 61):
+        clock.at(days * day)
+        outcome(endpoint)
+        seen.append(endpoint.status)
+        if endpoint.status != "ok":
+            assert "depth 1, CN=Issuing CA" in endpoint.reason
+    assert seen == ["ok", "warning", "error", "critical", "invalid"]
+
+
+def test_the_certificate_at_fault_is_found_in_a_chain_in_disorder(
+    endpoint: Endpoint, peer: Peer
+) -> None:
+    old = pki.issue("Issuing CA", ROOT, ca=True, not_after=pki.NOW - MINUTE)
+    peer.present(leaf(old), ROOT, old)
+    assert outcome(endpoint) == "expired"
+    assert endpoint.fault_depth == 2
+
+
+def test_an_endpoint_that_was_disabled_before_its_scan_has_no_alert(
+    endpoint: Endpoint, peer: Peer
+) -> None:
+    peer.present(leaf(until=-5))
+    keys = scan.claim_due()
+    endpoint.enabled = False
+    endpoint.save()
+    scan.scan(keys)
+    assert not Alert.objects.exists()
+    endpoint.enabled = True
+    endpoint.save()
+    assert outcome(endpoint) == "expired"
+    assert Alert.objects.get().state == "firing"
