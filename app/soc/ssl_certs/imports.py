@@ -103,7 +103,7 @@ def plan(text: str, defaults: Defaults) -> Plan:
     """
     given = [
         (number, line.strip())
-        for number, line in enumerate(text.lstrip("\ufeff").splitlines(), start=1)
+        for number, line in _rows(text.lstrip("\ufeff"))
         if line.strip() and not line.lstrip().startswith("#")
     ]
     if not given:
@@ -117,6 +117,25 @@ def plan(text: str, defaults: Defaults) -> Plan:
     _mark_known(lines)
     _bound_targets(lines)
     return Plan(lines, text, defaults)
+
+
+def _rows(text: str) -> Iterator[tuple[int, str]]:
+    """Yield the lines of a text with their numbers; one that ends within quotes goes on.
+
+    Spreadsheets write a line break of a cell so (RFC 4180, 2.6). A quote that is never closed ends
+    with its line, as it would otherwise take all the others along.
+    """
+    lines = text.splitlines()
+    number = 0
+    while number < len(lines):
+        line, end = lines[number], number + 1
+        if line.count('"') % 2:
+            rest = next((n for n in range(end, len(lines)) if lines[n].count('"') % 2), None)
+            if rest is not None:
+                end = rest + 1
+                line = "\n".join(lines[number:end])
+        yield number + 1, line
+        number = end
 
 
 def carry_out(plan: Plan, by: str) -> Search | None:
@@ -246,7 +265,10 @@ def _csv_lines(given: Sequence[tuple[int, str]], defaults: Defaults) -> Iterator
 def _cells(text: str) -> list[str]:
     # Spreadsheets of half the world put semicolons there.
     delimiter = ";" if text.count(";") > text.count(",") else ","
-    return [cell.strip() for cell in next(csv.reader([text], delimiter=delimiter))]
+    return [
+        cell.strip()
+        for cell in next(csv.reader(text.splitlines(keepends=True), delimiter=delimiter))
+    ]
 
 
 class _Named:

@@ -218,7 +218,7 @@ async def collect(
             raise ProbeError(
                 Outcome.HANDSHAKE_TIMEOUT,
                 f"{_at(target)} accepted the connection but did not complete the handshake within"
-                f" {handshake_timeout:g} s: look at the service behind it.",
+                f" {handshake_timeout:g} s: {_SILENCE[bool(target.starttls)]}.",
             ) from None
     chain, problems = _certificates(connection, target, refusal)
     return Presented(
@@ -232,6 +232,16 @@ async def collect(
         problems=problems,
     )
 
+
+_ALERTS = ("sslv3 ", "tlsv1 ", "tlsv13 ")
+"""How OpenSSL's words for an alert of the peer begin; not all of them say "alert"."""
+
+_SILENCE = {
+    True: "look at the protocol (a port that speaks TLS from the first byte waits for the client,"
+    " so it must not be STARTTLS) and at the service behind it",
+    False: "look at the service behind it, and at the protocol if it wants STARTTLS",
+}
+"""What to look at when a peer says nothing, by whether a greeting or STARTTLS was waited for."""
 
 _LONGEST_LABEL = 63
 _LONGEST_NAME = 253
@@ -457,13 +467,23 @@ def _refusal(error: SSL.Error, excerpt: bytes, target: Target) -> str:
     reason = _reason(error)
     if "unexpected eof" in reason:
         return "it closed the connection"
-    if "alert" in reason:
+    if "alert" in reason or reason.startswith(_ALERTS):
         return reason
     raise ProbeError(
         Outcome.HANDSHAKE_FAILED,
         f"The TLS handshake with {_at(target)} failed ({reason}):"
         " look at the protocol versions, ciphers and certificates it offers.",
     ) from error
+
+
+def _advice(refusal: str, target: Target) -> str:
+    """Return what to look at when a peer broke off without a certificate."""
+    if "unrecognized name" in refusal:
+        asked = f"the server name {_printable(target.name)}" if _sni(target) else "no server name"
+        return (
+            f"it serves only names that it knows and was asked for {asked}: correct the server name"
+        )
+    return "look at its protocol versions, its ciphers and the server name"
 
 
 def _reason(error: SSL.Error) -> str:
@@ -486,8 +506,7 @@ def _certificates(
         raise ProbeError(
             Outcome.HANDSHAKE_FAILED,
             f"{_at(target)} broke off the TLS handshake before it presented a certificate"
-            f" ({refusal or 'none was sent'}): look at its protocol versions, its ciphers and the"
-            " server name.",
+            f" ({refusal or 'none was sent'}): {_advice(refusal, target)}.",
         )
     decoded, problems = [], []
     for position, certificate in enumerate(presented):
@@ -700,13 +719,23 @@ def _xmpp_dialogue(namespace: str) -> Callable[[_Clear], Awaitable[None]]:
         await clear.send(_stream_header(clear.name, namespace))
         offered = await clear.until(b"</stream:features>", b"</stream:error>", b"</stream:stream>")
         if b"<starttls" not in offered:
-            raise clear.failed(f"it does not offer STARTTLS but {_printable(offered[-200:])}")
+            raise clear.failed(f"it does not offer STARTTLS but {_stream_end(offered)}")
         await clear.send(b"<starttls xmlns='urn:ietf:params:xml:ns:xmpp-tls'/>")
         if b"<proceed" not in await clear.until(b"/>", b"</proceed>", b"</failure>"):
             raise clear.failed("it refused STARTTLS")
         clear.finish()
 
     return dialogue
+
+
+_STREAM_ERROR = re.compile(rb"<stream:error[^>]*>\s*<([a-z-]+)")
+
+
+def _stream_end(offered: bytes) -> str:
+    """Return the condition of a stream error (RFC 6120, 4.9.3), or the end of what was said."""
+    if error := _STREAM_ERROR.search(offered):
+        return f"ends the stream ({error[1].decode()})"
+    return _printable(offered[-_EXCERPT_BYTES:])
 
 
 def _stream_header(name: str, namespace: str) -> bytes:

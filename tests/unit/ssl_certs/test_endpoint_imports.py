@@ -133,3 +133,21 @@ def test_what_is_imported_takes_the_defaults() -> None:
     assert found == {("a.example", 587, "smtp", group.pk), ("b.example", 25, "smtp", group.pk)}
     assert Search.objects.get() == search
     assert (search.targets, search.starttls) == ([("192.0.2.1", 587), ("192.0.2.2", 587)], "smtp")
+
+
+def test_a_line_break_within_quotes_begins_no_line() -> None:
+    text = 'host,port,notes\na.test,443,"first\nsecond.test"\nb.test,443,plain\n'
+    lines = imports.plan(text, imports.Defaults()).new
+    assert [(line.number, line.endpoint.host) for line in lines] == [(2, "a.test"), (4, "b.test")]
+    assert lines[0].endpoint.notes == "first\nsecond.test"
+
+
+def test_a_quote_that_is_never_closed_takes_no_other_line_along() -> None:
+    text = 'host,port,notes\na.test,443,"open\nb.test,443,plain\n'
+    hosts = [line.endpoint.host for line in imports.plan(text, imports.Defaults()).new]
+    assert hosts == ["a.test", "b.test"]
+
+
+def test_an_interval_that_no_date_can_be_reckoned_with() -> None:
+    plan = imports.plan("host,interval_minutes\na.test,4294967295\n", imports.Defaults())
+    assert "interval_minutes" in plan.problems[0].problem

@@ -417,6 +417,20 @@ def test_alert() -> None:
     assert "handshake failure" in error.detail
 
 
+def test_a_name_that_the_server_does_not_know() -> None:
+    # RFC 6066 section 3: a fatal unrecognized_name.
+    with serving(says(record(21, b"\x02\x70"))) as port:
+        error = failure(port, server_name=HOST)
+    assert error.outcome is Outcome.HANDSHAKE_FAILED
+    assert f"was asked for the server name '{HOST}'" in error.detail
+
+
+def test_silence_where_starttls_is_expected_hints_at_the_protocol() -> None:
+    with serving(until_hung_up) as port:
+        error = failure(port, seconds=0.2, starttls=StartTls.SMTP)
+    assert "it must not be STARTTLS" in error.detail
+
+
 def test_nonsense_in_a_tls_record() -> None:
     with serving(says(bytes.fromhex("1603030004ffffffff"))) as port:
         assert failure(port).outcome is Outcome.HANDSHAKE_FAILED

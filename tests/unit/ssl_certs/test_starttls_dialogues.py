@@ -30,6 +30,10 @@ STREAM = (
     b" xmlns:stream='http://etherx.jabber.org/streams'>"
 )
 FEATURES = b"<stream:features><starttls xmlns='urn:ietf:params:xml:ns:xmpp-tls'/></stream:features>"
+STREAM_ERROR = (
+    b"<stream:stream id='1' from='elsewhere.test' xmlns='jabber:client'><stream:error>"
+    b"<host-unknown xmlns='urn:ietf:params:xml:ns:xmpp-streams'/></stream:error></stream:stream>"
+)
 START = b"<starttls xmlns='urn:ietf:params:xml:ns:xmpp-tls'/>"
 PROCEED = b"<proceed xmlns='urn:ietf:params:xml:ns:xmpp-tls'/>"
 SSL_REQUEST = bytes.fromhex("0000000804d2162f")
@@ -103,6 +107,7 @@ REFUSALS: list[tuple[StartTls, Script, str]] = [
         [(STREAM % b"jabber:client", b"<stream:features></stream:features>")],
         "does not offer STARTTLS",
     ),
+    (StartTls.XMPP, [(STREAM % b"jabber:client", STREAM_ERROR)], "ends the stream (host-unknown)"),
     (
         StartTls.XMPP,
         [(STREAM % b"jabber:client", FEATURES), (START, b"<failure/>")],
