@@ -15,6 +15,8 @@ from soc.core.liveness import Liveness
 from soc.queues import queue_of
 
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "soc.settings")
+# `migrate` has run the checks; they would load the whole site's pages into every process.
+os.environ.setdefault("CELERY_SKIP_CHECKS", "1")
 
 logger = logging.getLogger(__name__)
 

@@ -33,14 +33,18 @@ DEBUG = False
 _hostnames = environment.split(SITE["SOC_HOSTNAMES"])
 # An IPv6 address stands in brackets in a URL (RFC 3986, 3.2.2).
 ALLOWED_HOSTS = [*(f"[{name}]" if ":" in name else name for name in _hostnames), "localhost"]
-ROOT_URLCONF = "soc.urls"
+SERVES_PAGES = SERVICE in ("web", "migrate")
+# What only writes links into mails needs no views, forms and API: a quarter of its memory.
+ROOT_URLCONF = "soc.urls" if SERVES_PAGES else "soc.addresses"
 WSGI_APPLICATION = "soc.wsgi.application"
 DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
 
 INSTALLED_APPS = [
-    "unfold",
-    "unfold.contrib.filters",
-    "django.contrib.admin",
+    *(
+        ("unfold", "unfold.contrib.filters", "django.contrib.admin")
+        if SERVES_PAGES
+        else ("django.contrib.admin.apps.SimpleAdminConfig",)
+    ),
     "django.contrib.auth",
     "django.contrib.contenttypes",
     "django.contrib.humanize",

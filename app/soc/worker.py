@@ -4,7 +4,9 @@ python -m soc.worker email
 """
 
 import sys
-from collections.abc import Sequence
+from typing import Any
+
+from celery.utils.nodenames import default_nodename, host_format
 
 from soc.celery import app
 from soc.queues import BY_NAME, TASK_QUEUES, Queue
@@ -17,27 +19,27 @@ def main(arguments: list[str]) -> None:
     queue = BY_NAME[arguments[0]]
     if queue.stream:
         _empty_stream()
-    app.worker_main(
-        [
-            "worker",
-            *_consumed(queue),
-            f"--hostname={queue.name}@%h",
-            f"--concurrency={queue.concurrency}",
-            f"--prefetch-multiplier={queue.prefetch}",
-            f"--soft-time-limit={queue.soft_time_limit}",
-            f"--time-limit={queue.time_limit}",
-            "--without-gossip",
-            "--without-mingle",
-        ]
+    # Not through Celery's command line, which loads every other command, Flower with it.
+    worker = app.Worker(
+        hostname=host_format(default_nodename(f"{queue.name}@%h")),
+        concurrency=queue.concurrency,
+        prefetch_multiplier=queue.prefetch,
+        soft_time_limit=queue.soft_time_limit,
+        time_limit=queue.time_limit,
+        without_gossip=True,
+        without_mingle=True,
+        **_consumed(queue),
     )
+    worker.start()
+    sys.exit(worker.exitcode)
 
 
-def _consumed(queue: Queue) -> Sequence[str]:
+def _consumed(queue: Queue) -> dict[str, Any]:
     """Return the options that name the task queues: none where a step empties a stream."""
     if queue.stream:
         # Without tasks there is nothing for a child to do.
-        return ("--exclude-queues=" + ",".join(other.name for other in TASK_QUEUES), "--pool=solo")
-    return (f"--queues={queue.name}",)
+        return {"exclude_queues": [other.name for other in TASK_QUEUES], "pool_cls": "solo"}
+    return {"queues": [queue.name]}
 
 
 def _empty_stream() -> None:

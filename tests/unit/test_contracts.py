@@ -6,8 +6,11 @@ import ast
 import configparser
 import hashlib
 import inspect
+import os
 import re
 import runpy
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -17,10 +20,11 @@ import pytest
 import yaml
 from django.conf import settings
 from django.test import Client
-from django.urls import URLPattern, URLResolver, get_resolver
+from django.urls import URLPattern, URLResolver, get_resolver, reverse
 from django.urls.resolvers import RoutePattern
 from gunicorn.config import Config
 
+from soc import addresses as known_addresses
 from soc import environment
 from soc.celery import app
 from soc.core import broker, checks, grants, site
@@ -406,6 +410,48 @@ def test_dependencies_run_one_way(package: str, allowed: set[str]) -> None:
     for path in (REPOSITORY / "app" / "soc" / package).rglob("*.py"):
         imported = imported_from_soc(path.read_text())
         assert imported & rooms <= allowed | {package}, path
+
+
+PAGES = {"admin", "apps", "views", "urls", "menu", "oidc"}
+
+
+def linked_by_mails() -> Iterator[str]:
+    """Yield the names of the pages that modules outside the web link to."""
+    for path in (REPOSITORY / "app" / "soc").rglob("*.py"):
+        if path.stem not in PAGES and path.parent.name not in ("api", "board"):
+            yield from re.findall(
+                r"""\b(?:reverse|absolute)\(\s*["']([\w:-]+)["']""", path.read_text()
+            )
+
+
+def test_a_worker_knows_every_page_that_it_links_to_where_the_site_has_it() -> None:
+    known = {pattern.name: pattern for pattern in known_addresses.urlpatterns}
+    assert set(linked_by_mails()) <= set(known)
+    for name, pattern in known.items():
+        arguments = [1] * len(pattern.pattern.converters)
+        found = [
+            reverse(name, urlconf=urlconf, args=arguments)
+            for urlconf in ("soc.urls", "soc.addresses")
+        ]
+        assert found[0] == found[1]
+
+
+@pytest.mark.parametrize("module", ["soc.worker", "soc.scheduler"])
+def test_a_service_without_pages_loads_none(module: str) -> None:
+    code = f"""
+import sys, {module}
+{module}.app.loader.import_default_modules()
+from django.urls import reverse
+reverse("alert", args=[1])
+print(*sys.modules)
+"""
+    environment_of_a_worker = os.environ | {"SOC_SERVICE": "worker-email"}
+    printed = subprocess.check_output(
+        (sys.executable, "-c", code), env=environment_of_a_worker, text=True, cwd=REPOSITORY / "app"
+    )
+    loaded = set(printed.split())
+    unwanted = {"soc.urls", "soc.alerts.admin", "unfold", "ninja", "authlib", "icalendar"}
+    assert not loaded & (unwanted | {"requests", "flower", "tornado", "prompt_toolkit"})
 
 
 def test_beat_could_be_a_package_of_its_own() -> None:

@@ -16,13 +16,16 @@ class AccessConfig(AppConfig):
         from axes.models import AccessAttempt
         from django.contrib.sessions.models import Session
 
-        from soc.access import audit
         from soc.core.models import Retention
 
         LogEntry.retention = Retention("timestamp", days=settings.AUDIT_DAYS)
         AccessAttempt.retention = Retention("attempt_time", days=1)
         Session.retention = Retention("expire_date", days=0)
-        audit.watch()
+        # Only where people work: watching costs a query for each row that is saved.
+        if settings.SERVES_PAGES:
+            from soc.access import audit
+
+            audit.watch()
 
     def set_up(self) -> None:
         """Give the administrators what new code may have brought."""

@@ -13,7 +13,6 @@ from auditlog.middleware import AuditlogMiddleware
 from auditlog.models import LogEntry
 from auditlog.registry import auditlog
 from auditlog.signals import pre_log
-from django.conf import settings
 from django.contrib import admin
 from django.contrib.auth.models import Group, User
 from django.contrib.auth.signals import user_logged_in, user_logged_out
@@ -33,7 +32,6 @@ NOBODYS = frozenset({"last_login"})
 MOST_ROWS = 100
 """Rows of one action that are named one by one."""
 
-_WATCHED_IN = frozenset({"web", "migrate"})
 _SAFE = frozenset({"GET", "HEAD", "OPTIONS", "TRACE"})
 _ALWAYS = (ApiToken, Group, Identity, User)
 _by_person: ContextVar[bool] = ContextVar("by_person", default=False)
@@ -47,12 +45,7 @@ def hidden(_: str) -> str:
 
 
 def watch() -> None:
-    """Watch every model that a page of the admin changes.
-
-    Only where people work, because watching costs a query for each row that is saved.
-    """
-    if settings.SERVICE not in _WATCHED_IN:
-        return
+    """Watch every model that a page of the admin changes."""
     for model in _changeable():
         fields = model._meta.get_fields()
         auditlog.register(

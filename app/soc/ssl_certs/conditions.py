@@ -6,6 +6,7 @@ from datetime import datetime
 from typing import Any
 
 from django.db.models import Q
+from django.urls import reverse
 
 from soc.alerts import actions, engine
 from soc.alerts.conditions import LONGEST_SUBJECT, Condition, one_line
@@ -112,6 +113,5 @@ def _condition(
         observed_at=seen.at,
         summary=summary,
         facts=facts,
-        # reverse() would load every page of the site into the worker.
-        link=f"/certificates/{seen.endpoint.pk}/",
+        link=reverse("endpoint", args=[seen.endpoint.pk]),
     )

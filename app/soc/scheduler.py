@@ -1,0 +1,16 @@
+"""Starts beat.
+
+python -m soc.scheduler
+"""
+
+from soc.celery import app
+
+
+def main() -> None:
+    """Run beat until it is told to stop."""
+    # Not through Celery's command line, which loads every other command, Flower with it.
+    app.Beat(loglevel="WARNING").run()
+
+
+if __name__ == "__main__":
+    main()
