@@ -1,5 +1,6 @@
 """The Celery application and the base class of every task."""
 
+import gc
 import logging
 import os
 from typing import Any
@@ -7,7 +8,7 @@ from typing import Any
 import celery
 from billiard.einfo import ExceptionInfo
 from celery.exceptions import SoftTimeLimitExceeded, TimeLimitExceeded
-from celery.signals import task_prerun
+from celery.signals import task_prerun, worker_before_create_process
 from django.db import Error, InterfaceError, OperationalError, close_old_connections
 
 from soc.core.control import leave_events_undeclared
@@ -110,3 +111,10 @@ def _begin_with_a_working_connection(**_: object) -> None:
     restart of the database the kept ones are dead, and nothing in Celery would ever look.
     """
     close_old_connections()
+
+
+@worker_before_create_process.connect
+def _share_memory_with_the_child(**_: object) -> None:
+    """Keep the child's garbage collector off what the parent loaded: it would copy every page."""
+    gc.collect()
+    gc.freeze()
