@@ -18,7 +18,7 @@ include docker/$(STACK).mk
 
 up: ## Start the site: containers with a Docker engine, the embedded stack without one
 down: ## Stop the site; its data stays
-status: ## What runs, and how it is
+status: ## What is wrong: containers, and the headline of the board
 logs: ## Follow the logs (S=service for one service)
 site: ## Create the site SITE: its env file, secrets and certificates
 passwords: ## Show the passwords that were generated for the site
@@ -48,11 +48,11 @@ test: lint ## Run every test that this machine can run; TESTS=path takes some, R
 drill: $(VENV)/ready ## Break a running site for minutes, and count what was lost: events, mail, rotation
 	@$(VENV)/bin/pytest -m drill $(TESTS)
 
-SHELL_SCRIPTS = $(shell git grep -lE '^\#!.*sh$$')
+SHELL_SCRIPTS = $(shell git grep -lE '^\#(!.*sh| shellcheck shell=sh)$$')
 lint: $(VENV)/ready ## Check style, types, shell scripts and templates
 	@$(VENV)/bin/ruff check app tests docker
 	@$(VENV)/bin/ruff format --check app tests docker
-	@$(VENV)/bin/shellcheck $(SHELL_SCRIPTS)
+	@$(VENV)/bin/shellcheck --external-sources $(SHELL_SCRIPTS)
 	@$(VENV)/bin/djlint app --lint --quiet
 	@PYTHONPATH=app $(VENV)/bin/python tests/typecheck.py
 

@@ -4,7 +4,7 @@ up:
 	@echo "== a Docker engine answers: the site $(SITE) runs in containers"
 	@docker/containers/stack up "$(SITE)"
 
-site passwords certs rotate:
+site passwords certs rotate status:
 	@docker/containers/stack $@ "$(SITE)"
 
 COMPOSE = docker/containers/stack compose "$(SITE)"
@@ -14,9 +14,6 @@ down:
 
 logs:
 	@$(COMPOSE) logs --follow --tail 100 $(S)
-
-status:
-	@$(COMPOSE) ps --all --format 'table {{.Service}}\t{{.Status}}\t{{.Ports}}'
 
 mail:
 	@$(COMPOSE) exec -T catcher python3 -m soc.notify.catcher show

@@ -1,0 +1,87 @@
+# shellcheck shell=sh
+# What `make up` does before it replaces a container; sourced by docker/containers/stack.
+# shellcheck disable=SC2154 # `file` is the stack's
+
+# The last image that ran keeps a tag: what is built takes its name.
+keep_previous_image() {
+    container=$(compose ps --all --quiet web 2>/dev/null | head -n 1)
+    [ -n "$container" ] || return 0
+    ran=$(docker inspect --format '{{.Image}}' "$container")
+    if [ "$ran" != "$(docker image inspect --format '{{.Id}}' "$(value APP_IMAGE)")" ]; then
+        docker tag "$ran" "$(value APP_IMAGE)-previous"
+    fi
+}
+
+# MAJOR.MINOR of what an image runs, and of what wrote a volume last; nothing if nobody knows.
+image_series() {
+    case $1 in
+        mariadb) reads='mariadbd --version | sed "s/.*Ver //"' ;;
+        rabbitmq) reads='rabbitmqctl version' ;;
+    esac
+    docker run --rm --network none --entrypoint sh "$2" -c "$reads" 2>/dev/null | series
+}
+volume_series() {
+    case $1 in
+        mariadb) file=mariadb_upgrade_info ;;
+        rabbitmq) file=soc-series ;;
+    esac
+    docker run --rm --network none --user 0:0 --entrypoint sh --volume "$2:/volume:ro" \
+        "$(value APP_IMAGE)" -c "cat /volume/$file" 2>/dev/null | series
+}
+series() { sed -nE 's/^([0-9]+\.[0-9]+).*/\1/p' | head -n 1; }
+is_older() { [ "$1" != "$2" ] && [ "$(printf '%s\n%s\n' "$1" "$2" | sort -V | head -n 1)" = "$1" ]; }
+
+# Neither server reads what a newer series of it has written: MariaDB logs errors and serves on,
+# RabbitMQ hangs before it serves.
+refuse_downgrades() {
+    for server in mariadb rabbitmq; do
+        name=$(echo "$server" | tr '[:lower:]' '[:upper:]')_IMAGE
+        volume=$(value COMPOSE_PROJECT_NAME)_$server
+        docker volume inspect "$volume" >/dev/null 2>&1 || continue
+        container=$(compose ps --all --quiet "$server" | head -n 1)
+        image=$(docker image inspect --format '{{.Id}}' "$(value "$name")")
+        if [ -n "$container" ] && [ "$(docker inspect --format '{{.Image}}' "$container")" = "$image" ]; then
+            continue
+        fi
+        wrote=$(volume_series "$server" "$volume")
+        [ -n "$wrote" ] || continue
+        runs=$(image_series "$server" "$image")
+        if is_older "$runs" "$wrote"; then
+            downgrade_advice "$server" "$name" "$wrote" "$runs"
+        fi
+    done
+}
+
+downgrade_advice() {
+    case $1 in
+        mariadb) way="\`make backup\` with $3, \`docker compose down\`, \`docker volume rm $volume\`, set the older image, \`make restore FROM=...\`" ;;
+        rabbitmq) way="wait with $3 until the queues are empty (\`docker compose exec web python3 manage.py backlog show\`), \`docker compose down\`, \`docker volume rm $volume\`, set the older image, \`make up\`" ;;
+    esac
+    die "$2 in $file is $1 $4, but $3 wrote the volume $volume, which $4 cannot read. Nothing was changed.
+   Set $2 back to $3. To go back all the same: $way"
+}
+
+# A feature that the next major series demands must be on before: stable ones are switched on once
+# for each series. The file says which series wrote the volume.
+settle_broker() {
+    # shellcheck disable=SC2016 # the container's shell expands it
+    compose exec -T rabbitmq sh -c 'now=$(rabbitmqctl version)
+        [ "$(cat /var/lib/rabbitmq/soc-series 2>/dev/null)" != "$now" ] || exit 0
+        rabbitmqctl -q enable_feature_flag all && echo "$now" >/var/lib/rabbitmq/soc-series' ||
+        say "RabbitMQ's feature flags could not be enabled; the next \`make up\` tries again"
+}
+
+# Migrates while the old version still serves. On failure nothing has been replaced.
+migrate() {
+    say "migrating the database"
+    running rabbitmq || compose up --detach --no-deps rabbitmq
+    compose up --detach --wait mariadb || die "the database did not start: \`make logs S=mariadb\`"
+    compose up --detach --no-deps --force-recreate migrate
+    container=$(compose ps --all --quiet migrate | head -n 1)
+    [ "$(docker wait "$container")" != 0 ] || return 0
+    docker logs --tail 20 "$container" >&2
+    if running web; then
+        die "the migration failed: the old version runs on, and its image is $(value APP_IMAGE)-previous. \`make up\` goes on where the migration stopped"
+    fi
+    die "the migration failed, nothing else was started; \`make up\` goes on where it stopped"
+}
