@@ -6,7 +6,7 @@ BENCH ?= tasks
 PYTHON ?= python3
 
 .DEFAULT_GOAL := help
-.PHONY: help up down logs status site passwords certs rotate mail unit test drill lint types lock bench audit sbom
+.PHONY: help up down logs status site passwords certs rotate backup restore mail unit test drill lint types lock bench audit sbom
 
 ##@ Run (SITE=name picks a site; else the one started last, or local)
 help: ## This help
@@ -24,6 +24,8 @@ site: ## Create the site SITE: its env file, secrets and certificates
 passwords: ## Show the passwords that were generated for the site
 certs: ## Renew the certificates that are near their end, without a restart
 rotate: ## Replace every secret and certificate of the running site; KEEP_OLD_CA=1 for shippers
+backup: ## Write the site's files and a dump of its database into one archive; TO=folder
+restore: ## Make the site SITE of a backup, up to its database: FROM=archive
 mail: ## Show the mail that the site's catcher holds
 
 ##@ Develop

@@ -12,3 +12,6 @@ down status passwords mail certs rotate:
 
 logs:
 	@docker/embedded/stack logs "$(SITE)" $(S)
+
+backup restore:
+	@echo "!! the embedded stack is for a look: while it is down, copy env/$(SITE).env, env/$(SITE)/ and var/$(SITE)/" >&2; exit 1
