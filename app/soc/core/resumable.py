@@ -33,6 +33,9 @@ DONE_BEFORE = frozenset({1005, 1050, 1051, 1054, 1060, 1061, 1091, 1146, 1176, 1
 """What MariaDB answers to a statement that it has done before: the table, column, key or
 constraint to be made is there, or the one to be renamed or dropped is not."""
 
+_LEFT_BEHIND = frozenset({1050, 1060, 1061, 1826})
+"""Those of them that only say that something is there already."""
+
 
 class Journal:
     """What is done of the migration that is being applied."""
@@ -81,7 +84,7 @@ class Journal:
         except DatabaseError as error:
             code = error.args[0] if error.args else None
             if code not in DONE_BEFORE or (done is None and not self.take_over):
-                if code in DONE_BEFORE:
+                if code in _LEFT_BEHIND:
                     error.add_note(_advice(*self._migration))
                 if isinstance(code, int) and code < _CLIENT_ERRORS:
                     self._run(
