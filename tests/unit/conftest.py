@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import shutil
+import sqlite3
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 from django.contrib.auth.models import User
+from django.db import connection
 from django.test import Client
 from django.utils import timezone
 
@@ -25,6 +28,20 @@ def new_site(tmp_path: Path) -> site.Site:
     site.create(made, "containers", {})
     site.render(made)
     return made
+
+
+@pytest.fixture
+def transactional_db(django_db_setup: None, django_db_blocker: Any) -> Iterator[None]:
+    """Work outside of a transaction, as a change of the schema does on SQLite.
+
+    pytest-django's empties every table at the end, and with it what the migrations wrote for all
+    later tests of the process; this one puts the database back as it was.
+    """
+    with django_db_blocker.unblock(), contextlib.closing(sqlite3.connect(":memory:")) as kept:
+        connection.ensure_connection()
+        connection.connection.backup(kept)
+        yield
+        kept.backup(connection.connection)
 
 
 @pytest.fixture
