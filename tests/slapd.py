@@ -89,6 +89,7 @@ retcode-item "cn=busy" 0x33 text="too many clients"
 retcode-item "cn=unavailable" 0x34 text="shutting down"
 retcode-item "cn=limit" 0x0b text="administrative limit"
 retcode-item "cn=elsewhere" 0x0a ref="ldap://other.directory.internal/"
+{overlays}
 """
 
 
@@ -122,7 +123,8 @@ class Slapd:
 
 def start(
     folder: Path, certificate: Sequence[pki.Issued], *, address: str = "127.0.0.1",
-    people: int = PEOPLE, globally: str = "", ports: Sequence[int] = (),
+    people: int = PEOPLE, globally: str = "", overlays: str = "", entries: str = "",
+    ports: Sequence[int] = (),
 ) -> Slapd:  # fmt: skip
     """Start a server with a few entries; its certificate is the first, then its issuers.
 
@@ -134,14 +136,15 @@ def start(
         (folder / name).mkdir(parents=True)
     pki.write_server_files(folder / "tls", *certificate)
     configuration = CONFIGURATION.format(
-        schemas=SCHEMAS, modules=MODULES, folder=folder, suffix=SUFFIX, globally=globally
-    )
+        schemas=SCHEMAS, modules=MODULES, folder=folder, suffix=SUFFIX, globally=globally,
+        overlays=overlays,
+    )  # fmt: skip
     (folder / "slapd.conf").write_text(configuration)
     persons = "".join(
         f"\ndn: cn=person {n},ou=people,{SUFFIX}\nobjectClass: person\ncn: person {n}\nsn: {n}\n"
         for n in range(people)
     )
-    run("slapadd", "-q", "-f", f"{folder}/slapd.conf", stdin=ENTRIES + persons)
+    run("slapadd", "-q", "-f", f"{folder}/slapd.conf", stdin=ENTRIES + entries + persons)
     # A port that was free a moment ago may be taken by now.
     for _ in range(5):
         plain, tls = free_port(), free_port()
