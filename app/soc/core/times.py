@@ -2,9 +2,10 @@
 
 import zoneinfo
 from datetime import datetime
+from importlib.resources import files
+from importlib.resources.abc import Traversable
 from pathlib import Path
 
-import tzdata
 from django.utils import timezone
 
 
@@ -22,6 +23,10 @@ def zone_rules(name: str) -> str:
     for folder in map(Path, zoneinfo.TZPATH):
         if (folder / name).is_file():
             source = folder / "tzdata.zi"
-            first = source.read_text().partition("\n")[0] if source.is_file() else "unknown"
-            return f"{folder} {first.split()[-1]}"
-    return f"tzdata {tzdata.IANA_VERSION}"
+            return f"{folder} {_version(source) if source.is_file() else 'unknown'}"
+    return f"tzdata {_version(files('tzdata') / 'zoneinfo' / 'tzdata.zi')}"
+
+
+def _version(source: Traversable) -> str:
+    # Its first line is "# version 2026f".
+    return source.read_text().partition("\n")[0].split()[-1]
