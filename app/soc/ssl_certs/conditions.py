@@ -19,6 +19,7 @@ from soc.ssl_certs.probe import ProbeError
 APPLICATION = "ssl_certs"
 REACHABLE = "reachable"
 CERTIFICATE = "certificate"
+STRENGTH = "strength"
 
 SEVERITIES = {
     Endpoint.Status.OK: Severity.OK,
@@ -41,6 +42,7 @@ class Seen:
     at: datetime
     error: ProbeError | None
     certificate: Certificate | None
+    weaknesses: Sequence[str] = ()
 
 
 def report(seen: Sequence[Seen]) -> int:
@@ -89,6 +91,9 @@ def _conditions(seen: Seen) -> Iterator[Condition]:
     severity = SEVERITIES[status]
     facts = {} if severity == Severity.OK else _facts(status, seen.certificate)
     yield _condition(seen, CERTIFICATE, severity, endpoint.reason, facts)
+    strength = Severity.WARNING if seen.weaknesses else Severity.OK
+    summary = " ".join(seen.weaknesses) or "Nothing is weak."
+    yield _condition(seen, STRENGTH, strength, summary, {})
 
 
 def _facts(status: Endpoint.Status, certificate: Certificate) -> dict[str, str]:

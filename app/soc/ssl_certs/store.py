@@ -16,7 +16,7 @@ from django.db.models import Q
 from django.utils import timezone
 
 from soc.notify.deadlocks import again_after_deadlock
-from soc.ssl_certs import chain, changes, conditions, lists
+from soc.ssl_certs import chain, changes, conditions, lists, strength
 from soc.ssl_certs.expiry import Nearness
 from soc.ssl_certs.models import Certificate, Change, Endpoint, Observation, fingerprints
 from soc.ssl_certs.probe import Outcome, Presented, ProbeError
@@ -74,6 +74,15 @@ class Finding:
             return []
         return [_fingerprint(cert) for cert in self.presented.chain[:MOST_OF_A_CHAIN]]
 
+    @cached_property
+    def weaknesses(self) -> tuple[str, ...]:
+        """What is weak about the path, or about the server's certificate if there is no path."""
+        if self.presented is None:
+            return ()
+        path = self.verdict.path or self.presented.chain[:1]
+        public = bool(self.verdict.path) and self.endpoint.authority_id is None
+        return tuple(strength.weaknesses(path, self.presented.tls_version, public=public))
+
     @property
     def remarks(self) -> str:
         """What an operator should know beside the verdict."""
@@ -82,6 +91,7 @@ class Finding:
         refusal = self.presented.refusal
         doubt = f"It broke the handshake off ({refusal}), so the key is not proven."
         told = ((doubt,) if refusal else ()) + self.presented.problems + self.verdict.remarks
+        told += self.weaknesses
         return " ".join(told)
 
 
@@ -201,7 +211,9 @@ def _write(found: Sequence[Finding]) -> list[conditions.Seen]:
                 changed.append(_change(row, finding, before, after))
             # Its alerts were closed when it was disabled, and nothing would close new ones.
             if row.enabled:
-                seen.append(conditions.Seen(row, finding.at, finding.error, after))
+                seen.append(
+                    conditions.Seen(row, finding.at, finding.error, after, finding.weaknesses)
+                )
         Observation.objects.bulk_create(observations)
         Change.objects.bulk_create(changed)
         _update([locked[finding.endpoint.pk] for finding in found])
