@@ -127,7 +127,7 @@ def _replication(server: DirectoryServer, at: datetime) -> Iterator[Condition]:
         return
     severity, summary = Severity.CRITICAL, rolled_back
     if not rolled_back:
-        severity = speed.judge_lag(server.profile, server.lag)
+        severity = speed.judge_lag(server.profile, server.lag or 0)
         summary = f"It lacks changes that others of {server.group} have had for {server.lag} s."
         if severity == Severity.OK:
             summary = f"Its copy of {server.group} is {server.lag} s behind."
@@ -156,11 +156,17 @@ def _of_credentials(keys: Collection[int], at: datetime) -> Iterator[Condition]:
         took_it=Count("pk", filter=Q(bound=True, state__in=ANSWERED_BIND)),
         expires_at=Min("password_expires_at", filter=Q(bound=True)),
     )
-    numbers = {row.pop("credential"): row for row in counted}
-    for credential in Credential.objects.filter(pk__in=numbers).order_by("pk"):
-        found = numbers[credential.pk]
-        if found["refused"] or found["took_it"]:
-            yield _of_credential(credential, at=at, **found)
+    known = Credential.objects.filter(pk__in=keys).in_bulk()
+    for row in counted.order_by("credential"):
+        if row["refused"] or row["took_it"]:
+            yield _of_credential(
+                known[row["credential"]],
+                total=row["total"],
+                refused=row["refused"],
+                took_it=row["took_it"],
+                expires_at=row["expires_at"],
+                at=at,
+            )
 
 
 def _of_credential(

@@ -45,13 +45,18 @@ def turns(servers: Iterable[DirectoryServer]) -> dict[int, Turns]:
     one of them: whether it is the credential or the one server that is wrong is theirs to say.
     """
     using: dict[int, list[DirectoryServer]] = {}
+    used: dict[int, Credential] = {}
     for server in servers:
-        if server.credential_id is not None:
-            using.setdefault(server.credential_id, []).append(server)
-    doubtful = {key for key, (one, *_) in using.items() if one.credential.refusals}
+        if credential := server.credential:
+            using.setdefault(credential.pk, []).append(server)
+            used[credential.pk] = credential
+    doubtful = [key for key, credential in used.items() if credential.refusals]
     watched = DirectoryServer.objects.filter(enabled=True, credential__in=doubtful)
     taken = set(watched.filter(_TOOK_IT).values_list("credential", flat=True)) if doubtful else ()
-    return {key: Turns(_order(asked, only_takers=key in taken)) for key, asked in using.items()}
+    return {
+        key: Turns([] if is_held(used[key]) else _order(asked, only_takers=key in taken))
+        for key, asked in using.items()
+    }
 
 
 _TOOK_IT = Q(bound=True, state__in=ANSWERED_BIND)
@@ -62,8 +67,6 @@ def _took_it(server: DirectoryServer) -> bool:
 
 
 def _order(servers: Sequence[DirectoryServer], *, only_takers: bool) -> list[int]:
-    if is_held(servers[0].credential):
-        return []
     asked = [
         server
         for server in servers
@@ -155,5 +158,5 @@ def forget_refusals(instance: Credential, **_: object) -> None:
         )
 
 
-def _differ(one: Credential, other: Credential) -> bool:
-    return (one.user, one.password) != (other.user, other.password)
+def _differ(one: Credential, other: Credential | None) -> bool:
+    return other is None or (one.user, one.password) != (other.user, other.password)

@@ -92,7 +92,8 @@ def probe_all(servers: Sequence[DirectoryServer]) -> dict[int, Finding]:
 
 
 def _probe(server: DirectoryServer, turns: Turns | None) -> Finding | None:
-    if turns is None:
+    credential = server.credential
+    if turns is None or credential is None:
         return probe(target_of(server))
     turn = Turn.GRANTED
 
@@ -111,7 +112,7 @@ def _probe(server: DirectoryServer, turns: Turns | None) -> Finding | None:
         turns.leave(server.pk, bound)
     if turn == Turn.GRANTED:
         return finding
-    return credentials.held_back(finding, server.credential, late=turn == Turn.LATE)
+    return credentials.held_back(finding, credential, late=turn == Turn.LATE)
 
 
 def target_of(server: DirectoryServer) -> Target:
