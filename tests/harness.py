@@ -19,13 +19,14 @@ import urllib.error
 import urllib.parse
 import urllib.request
 import zlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar, NoReturn, TypeVar
 
 import pytest
 
+from interpreter import Interpreter
 from soc import environment
 from soc.queues import queue_of
 
@@ -186,6 +187,8 @@ class Site:
 class Stack(Site):
     """A site in containers."""
 
+    interpreters: dict[str, Interpreter] = field(default_factory=dict, repr=False)
+
     kind = "containers"
 
     @property
@@ -196,15 +199,14 @@ class Stack(Site):
         stack = "docker/containers/stack"
         return run(stack, "compose", self.site, *arguments, cwd=self.folder, **options)
 
-    def start(self, *arguments: str) -> subprocess.Popen[str]:
+    def start(self, *arguments: str, **streams: Any) -> subprocess.Popen[str]:
         """Start a Compose command that is talked to while it runs; what it prints is dropped."""
         return subprocess.Popen(
             ["docker/containers/stack", "compose", self.site, *arguments],
             cwd=self.folder,
             env=_clean_environment(),
-            stdin=subprocess.PIPE,
-            stdout=subprocess.DEVNULL,
             text=True,
+            **{"stdin": subprocess.PIPE, "stdout": subprocess.DEVNULL, **streams},
         )
 
     def create(self, **values: str) -> None:
@@ -235,23 +237,25 @@ class Stack(Site):
     def exec(self, service: str, *command: str, **options: Any) -> str:
         return self.compose("exec", "-T", service, *command, **options)
 
-    def python(self, service: str, code: str, **options: Any) -> str:
+    def python(self, service: str, code: str) -> str:
         """Run Python code in a service's container, with Django ready; return what it prints.
 
         What it logs is only part of a failure: the two streams would arrive in any order.
         """
-        return self._python(["exec", "-T"], service, code, **options)
+        if service not in self.interpreters:
+            settings = ("env", "DJANGO_SETTINGS_MODULE=soc.settings")
+            start = functools.partial(self.start, "exec", "-T", service, *settings)
+            self.interpreters[service] = Interpreter(start)
+        return self.interpreters[service].run(code)
 
     def python_beside(self, service: str, code: str, *options: str) -> str:
         """Run Python code as `python` does, in a container of its own with a service's identity."""
-        return self._python(["run", "--rm", "--no-deps", "-T", *options], service, code)
-
-    def _python(self, how: Sequence[str], service: str, code: str, **options: Any) -> str:
-        prelude = "import django; django.setup()\n"
         return self.compose(
-            *how, service, "env", "DJANGO_SETTINGS_MODULE=soc.settings", "python3", "-",
-            stdin=prelude + code, stderr=subprocess.PIPE, **options,
-        )  # fmt: skip
+            *("run", "--rm", "--no-deps", "-T", *options, service),
+            *("env", "DJANGO_SETTINGS_MODULE=soc.settings", "python3", "-"),
+            stdin="import django; django.setup()\n" + code,
+            stderr=subprocess.PIPE,
+        )
 
     def data(self, code: str) -> Any:
         """Run Python code in the web container that sets `answer`; return it."""

@@ -230,7 +230,6 @@ with app.producer_pool.acquire(block=True) as producer:
                      routing_key="email", content_type="application/json",
                      content_encoding="utf-8")
 """,
-        check=False,
     )
     wait_for("the dead letter", lambda: series.dead_letters("email") == parked + 1)
 
