@@ -18,6 +18,8 @@ from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec, ed448, ed25519, padding, rsa
 from cryptography.x509 import ocsp
 from cryptography.x509.oid import ExtendedKeyUsageOID
+from OpenSSL import crypto
+from OpenSSL.SSL import X509VerificationCodes as Code
 
 from soc.ssl_certs.extensions import readable
 
@@ -100,6 +102,10 @@ def _check_responder(
 
     RFC 6960 section 4.2.2.2. Raises _NoEvidence otherwise.
     """
+    try:
+        algorithm = response.signature_hash_algorithm
+    except UnsupportedAlgorithm:
+        raise _unsupported(response) from None
     responders = [issuer, *(c for c in response.certificates if _is_appointed(c, issuer, at))]
     for responder in responders:
         try:
@@ -107,12 +113,22 @@ def _check_responder(
                 responder,
                 response.signature,
                 response.tbs_response_bytes,
-                response.signature_hash_algorithm,
+                algorithm,
             )
         except InvalidSignature:
             continue
+        except UnsupportedAlgorithm:
+            raise _unsupported(response) from None
         return
     raise _NoEvidence("the stapled OCSP response is not signed by the issuer")
+
+
+def _unsupported(response: ocsp.OCSPResponse) -> _NoEvidence:
+    oid = response.signature_algorithm_oid
+    return _NoEvidence(
+        "the signature of the stapled OCSP response uses an algorithm that cannot be checked here"
+        f" ({oid.dotted_string})"
+    )
 
 
 def _is_appointed(cert: x509.Certificate, issuer: x509.Certificate, at: dt.datetime) -> bool:
@@ -171,7 +187,7 @@ def _by_list(
         if crl is None:
             continue
         try:
-            _check_list(crl, issuer, at)
+            _check_list(crl, cert, issuer, at)
         except _NoEvidence as error:
             problem = error
             continue
@@ -183,15 +199,44 @@ def _by_list(
 
 
 def _check_list(
-    crl: x509.CertificateRevocationList, issuer: x509.Certificate, at: dt.datetime
+    crl: x509.CertificateRevocationList,
+    cert: x509.Certificate,
+    issuer: x509.Certificate,
+    at: dt.datetime,
 ) -> None:
-    try:
-        signed = crl.issuer == issuer.subject and crl.is_signature_valid(issuer.public_key())
-    except (ValueError, TypeError, UnsupportedAlgorithm) as error:
-        raise _NoEvidence(f"the CRL cannot be decoded ({error})") from error
-    if not signed:
-        raise _NoEvidence("the CRL is not signed by the issuer")
+    """Raise _NoEvidence unless the issuer has signed the list, and it is about `cert` and `at`."""
+    if crl.issuer != issuer.subject:
+        raise _NoEvidence("the CRL is of another issuer than the certificate")
     _check_times("CRL", crl.last_update_utc, crl.next_update_utc, at)
+    try:
+        signed = crl.is_signature_valid(issuer.public_key())
+    except (ValueError, TypeError, UnsupportedAlgorithm):
+        signed = False
+    # The library refuses what TLS clients take, SHA-1 above all: OpenSSL has the last word.
+    if not signed and (problem := _openssl_refuses(crl, cert, issuer, at)):
+        raise _NoEvidence(f"the CRL is not signed by the issuer ({problem})")
+
+
+def _openssl_refuses(
+    crl: x509.CertificateRevocationList,
+    cert: x509.Certificate,
+    issuer: x509.Certificate,
+    at: dt.datetime,
+) -> str:
+    """Return why OpenSSL does not take a list for a certificate, or nothing."""
+    store = crypto.X509Store()
+    store.set_flags(crypto.X509StoreFlags.PARTIAL_CHAIN | crypto.X509StoreFlags.CRL_CHECK)
+    store.set_time(at.astimezone(dt.UTC))
+    store.add_cert(crypto.X509.from_cryptography(issuer))
+    store.add_crl(crl)
+    try:
+        crypto.X509StoreContext(store, crypto.X509.from_cryptography(cert)).verify_certificate()
+    except crypto.X509StoreContextError as error:
+        # That it is revoked is what the list is looked into for; the time is judged elsewhere.
+        code, _depth, message = error.errors
+        fine = (Code.ERR_CERT_REVOKED, Code.ERR_CERT_HAS_EXPIRED, Code.ERR_CERT_NOT_YET_VALID)
+        return "" if code in fine else message
+    return ""
 
 
 def _reason(entry: x509.RevokedCertificate) -> str:

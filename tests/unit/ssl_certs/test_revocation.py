@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import shutil
+import subprocess
 import threading
 from collections.abc import Iterator
+from datetime import timedelta
 from http.server import BaseHTTPRequestHandler, HTTPServer
+from pathlib import Path
 
 import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import rsa
 from cryptography.hazmat.primitives.serialization import Encoding
 from cryptography.x509 import ocsp
 from cryptography.x509.oid import ExtendedKeyUsageOID
@@ -90,6 +95,10 @@ def appointed(*usages: x509.ObjectIdentifier) -> pki.Issued:
 
 
 RESPONDER = appointed(ExtendedKeyUsageOID.OCSP_SIGNING)
+ECDSA_WITH_SHA256, ECDSA_WITH_SOMETHING = (
+    bytes.fromhex(f"2a8648ce3d0403{last}") for last in ("02", "09")
+)
+OTHER_ALGORITHM = staple().replace(ECDSA_WITH_SHA256, ECDSA_WITH_SOMETHING)
 USURPER = appointed(ExtendedKeyUsageOID.SERVER_AUTH)
 
 
@@ -123,6 +132,7 @@ def test_a_revoked_certificate(evidence: Evidence) -> None:
         (Evidence(staple(until=-1)), "the stapled OCSP response has expired"),
         (Evidence(staple(leaf=STRANGER)), "about another certificate"),
         (Evidence(b"\x30\x03nonsense"), "cannot be decoded"),
+        (Evidence(OTHER_ALGORITHM), "cannot be checked here (1.2.840.10045.4.3.9)"),
         (
             Evidence(
                 ocsp.OCSPResponseBuilder.build_unsuccessful(
@@ -143,6 +153,43 @@ def test_evidence_that_does_not_count_accuses_nobody(evidence: Evidence, remark:
 def test_only_plain_http_is_fetched() -> None:
     others = naming("ldap://ca/crl", "https://ca/crl", "file:///etc/passwd", URL)
     assert revocation.addresses(pki.issue("x", extensions=others).cert) == [URL]
+
+
+OLD_CA = pki.issue("Old CA", ca=True, key=rsa.generate_private_key(65537, 2048))
+OF_OLD_CA = pki.issue(HOST, OLD_CA, san=[HOST], extensions=naming(URL))
+STRANGE_CA = pki.issue("Old CA", ca=True, key=rsa.generate_private_key(65537, 2048))
+
+
+def sha1_crl(signer: pki.Issued, folder: Path) -> x509.CertificateRevocationList:
+    """Return a list signed with SHA-1, which only the openssl command still makes."""
+    cert = OF_OLD_CA.cert
+    (folder / "ca.pem").write_bytes(signer.key_pem + signer.cert_pem)
+    since, until = (f"{moment:%y%m%d%H%M%SZ}" for moment in (pki.NOW - DAY, pki.NOW + DAY))
+    serial = f"{cert.serial_number:X}".rjust(2, "0")
+    serial = serial.rjust(len(serial) + len(serial) % 2, "0")
+    (folder / "index").write_text(f"R\t{until}\t{since}\t{serial}\tunknown\t/CN=x\n")
+    (folder / "conf").write_text(f"[ca]\ndefault_ca=a\n[a]\ndatabase={folder}/index\n")
+    command = (
+        *("openssl", "ca", "-gencrl", "-md", "sha1", "-crldays", "1", "-config", "conf"),
+        *("-cert", "ca.pem", "-keyfile", "ca.pem"),
+    )
+    finished = subprocess.run(command, cwd=folder, capture_output=True, check=True)
+    return x509.load_pem_x509_crl(finished.stdout)
+
+
+@pytest.mark.skipif(not shutil.which("openssl"), reason="needs the openssl command")
+@pytest.mark.parametrize("signer", [OLD_CA, STRANGE_CA], ids=["issuer", "stranger"])
+def test_a_list_that_openssl_takes_counts(signer: pki.Issued, tmp_path: Path) -> None:
+    verdict = chain.verify(
+        [OF_OLD_CA.cert],
+        name=HOST,
+        trust=chain.parse_trust(OLD_CA.cert_pem),
+        at=pki.NOW + timedelta(hours=1),
+        evidence=Evidence(lists={URL: sha1_crl(signer, tmp_path)}),
+    )
+    expected = Validity.REVOKED if signer is OLD_CA else Validity.VALID
+    assert verdict.result is expected
+    assert ("CRL signature failure" in " ".join(verdict.remarks)) is (signer is STRANGE_CA)
 
 
 # --- Fetching -----------------------------------------------------------------------------------
