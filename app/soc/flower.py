@@ -109,8 +109,8 @@ def _templates() -> DictLoader:
 def guard() -> None:
     """Put what this site asks of every page in front of Flower's own."""
     BaseHandler.get_current_user = _user
-    BaseHandler.set_default_headers = _set_headers
-    StaticFileHandler.set_default_headers = _set_headers
+    for handler in (BaseHandler, StaticFileHandler):
+        handler.set_default_headers = _set_headers
     Metrics.get = authenticated(Metrics.get)
     urls.settings["template_loader"] = _templates()
 

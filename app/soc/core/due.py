@@ -6,6 +6,7 @@ minute would stop its scans for years, without an error.
 
 import logging
 from datetime import datetime, timedelta
+from typing import Any
 
 from django.db.models import (
     DateTimeField,
@@ -16,6 +17,7 @@ from django.db.models import (
     QuerySet,
     Value,
 )
+from django.db.models.expressions import Combinable
 
 SLACK = timedelta(minutes=10)
 """What claims add, and by how much the clocks of two hosts may differ."""
@@ -25,12 +27,13 @@ MOST_AT_ONCE = 1000
 logger = logging.getLogger(__name__)
 
 
-def recall(rows: QuerySet, field: str, longest: timedelta | Expression, now: datetime) -> int:
+def recall(rows: QuerySet[Any], field: str, longest: timedelta | Expression, now: datetime) -> int:
     """Make rows due now whose due time no clock that is right could have written.
 
     `longest` is how far ahead `field` is ever set: a time, or an expression of the rows that is
     one. Reads without locks, and writes only if there is such a row; returns how many there were.
     """
+    latest: datetime | Combinable
     if isinstance(longest, timedelta):
         latest = now + longest + SLACK
     else:

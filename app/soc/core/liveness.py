@@ -119,6 +119,6 @@ class Liveness(bootsteps.StartStopStep):
 def _consumes(c: Consumer) -> bool:
     """Tell whether a worker takes what it is there for: tasks, or a stream."""
     if stream := getattr(c.controller, "stream", None):
-        return stream.is_consuming
+        return bool(stream.is_consuming)
     queues = c.app.amqp.queues.consume_from
     return bool(queues) and all(c.task_consumer.consuming_from(queue) for queue in queues)

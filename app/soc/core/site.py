@@ -190,7 +190,9 @@ def _own_certificates(site: Site, values: Mapping[str, str]) -> Iterator[str]:
             (other,) = set(paths) - set(present)
             yield f"{present[0]} is there but {other.name} is not: put both there or none"
         elif present:
-            yield from (f"{paths[0]} {wrong}" for wrong in pki.problems_of_own(*paths, hostnames))
+            certificate, key = paths
+            wrong = pki.problems_of_own(certificate, key, hostnames)
+            yield from (f"{certificate} {problem}" for problem in wrong)
 
 
 def _weak_secrets(site: Site) -> Iterator[str]:
