@@ -77,7 +77,7 @@ class Finding:
     @cached_property
     def weaknesses(self) -> tuple[str, ...]:
         """What is weak about the path, or about the server's certificate if there is no path."""
-        if self.presented is None:
+        if self.presented is None or self.verdict is None:
             return ()
         path = self.verdict.path or self.presented.chain[:1]
         public = bool(self.verdict.path) and self.endpoint.authority_id is None
@@ -337,8 +337,8 @@ def _position_of_fault(finding: Finding) -> int | None:
 
     A fault above all that was presented is the last certificate's: what it needs is not there.
     """
-    verdict, presented = finding.verdict, finding.presented.chain
-    if verdict.depth is None:
+    verdict, presented = finding.verdict, finding.presented.chain if finding.presented else ()
+    if verdict is None or verdict.depth is None:
         return None
     if verdict.fault in presented:
         return presented.index(verdict.fault)
