@@ -147,7 +147,8 @@ class _Editor(BaseDatabaseSchemaEditor):
         if self.connection.in_atomic_block or self.collect_sql:
             run(sql, params)
         else:
-            self.journal.execute(f"{sql} {params!r}", lambda: run(sql, params))
+            # Without its values: a column's default may be the present time.
+            self.journal.execute(str(sql), lambda: run(sql, params))
 
 
 class Executor(MigrationExecutor):

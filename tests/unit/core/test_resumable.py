@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 from django.db import OperationalError, connection
+from django.db.backends.base.schema import BaseDatabaseSchemaEditor
 from django.db.migrations import Migration
 
-from soc.core.resumable import TABLE, Journal
+from soc.core.resumable import TABLE, Journal, _Editor
 
 pytestmark = pytest.mark.django_db
 
@@ -70,6 +73,21 @@ def test_a_statement_that_was_refused_is_not_in_doubt(error: OperationalError) -
     for _ in range(2):
         with pytest.raises(OperationalError, match=str(error.args[0])):
             journal().execute("CREATE TABLE t", doing(error))
+
+
+def test_a_statement_is_the_same_whatever_the_time_is() -> None:
+    """The default of a new column may be the present time."""
+    ran: list[str] = []
+
+    class Stock(BaseDatabaseSchemaEditor):
+        def execute(self, sql: Any, params: Any = ()) -> None:
+            ran.append(sql)
+
+    database = SimpleNamespace(in_atomic_block=False, features=connection.features)
+    for at in ("10:00", "10:01"):
+        editor = type("Editor", (_Editor, Stock), {"journal": journal()})(database)
+        editor.execute("ALTER TABLE t ADD COLUMN c datetime DEFAULT %s", [at])
+    assert len(ran) == 1
 
 
 def test_what_an_older_version_left_is_taken_over_only_when_asked() -> None:
