@@ -51,11 +51,14 @@ drill: $(VENV)/ready ## Break a running site for minutes, and count what was los
 	@$(VENV)/bin/pytest -m drill $(TESTS)
 
 SHELL_SCRIPTS = $(shell git grep -lE '^\#(!.*sh| shellcheck shell=sh)$$')
-lint: $(VENV)/ready ## Check style, types, shell scripts and templates
+# Of CSS and JavaScript only where npm has installed it: `npm ci --prefix tests/lint`.
+BIOME = tests/lint/node_modules/.bin/biome
+lint: $(VENV)/ready ## Check style, types, shell scripts, templates, CSS and JavaScript
 	@$(VENV)/bin/ruff check app tests docker
 	@$(VENV)/bin/ruff format --check app tests docker
 	@$(VENV)/bin/shellcheck --external-sources $(SHELL_SCRIPTS)
 	@$(VENV)/bin/djlint app --lint --quiet
+	@[ ! -x $(BIOME) ] || $(BIOME) lint --config-path=tests/lint --error-on-warnings app tests/stack/oidc/provider.mjs
 	@PYTHONPATH=app $(VENV)/bin/python tests/typecheck.py
 
 types: $(VENV)/ready ## Take repaired errors out of the baseline of type errors
