@@ -17,12 +17,11 @@ from soc.queues import BY_NAME, QUEUES
 
 
 def healthy(stack: Stack, service: str) -> bool:
-    """Run a service's own health check now, for as long as the engine would let it run."""
-    check = stack.inspect(service)["Config"]["Healthcheck"]
-    seconds = str(check["Timeout"] // 10**9)
+    """Run a service's own health check now, without the pause that follows one that passes."""
+    _, steady, *check = stack.inspect(service)["Config"]["Healthcheck"]["Test"]
+    assert steady == "steady"
     verdict = stack.exec(
-        service, "sh", "-c", 'timeout "$@" >&2 && echo HEALTHY || true', "-", seconds,
-        *check["Test"][1:],
+        service, "sh", "-c", 'timeout 5 "$@" >&2 && echo HEALTHY || true', "-", *check
     )  # fmt: skip
     return "HEALTHY" in verdict
 
@@ -71,10 +70,12 @@ def test_health_checks_see_what_they_are_for(stack: Stack) -> None:
 def test_a_health_check_costs_almost_nothing(stack: Stack) -> None:
     """No interpreter starts for it: what it runs is a shell and a stat, or one TLS handshake."""
     for service in ("beat", "worker-email", "web", "flower"):
-        (kind, program, *_) = stack.inspect(service)["Config"]["Healthcheck"]["Test"]
+        (kind, *programs) = stack.inspect(service)["Config"]["Healthcheck"]["Test"]
         assert kind == "CMD"
-        assert stack.exec(service, "head", "-c", "9", f"/usr/local/bin/{program}") == "#!/bin/sh"
-        assert "python" not in stack.exec(service, "cat", f"/usr/local/bin/{program}")
+        for program in programs[:2]:
+            code = stack.exec(service, "cat", f"/usr/local/bin/{program}")
+            assert code.startswith("#!/bin/sh")
+            assert "python" not in code
 
 
 @pytest.mark.parametrize(

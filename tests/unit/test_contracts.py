@@ -505,6 +505,14 @@ def test_compose_is_short_and_hardened() -> None:
 WORKERS = {queue.service for queue in QUEUES}
 
 
+def test_a_health_check_starts_seldom_and_ends_by_itself() -> None:
+    for name in set(COMPOSE) - ONE_SHOT:
+        check = COMPOSE[name]["healthcheck"]
+        assert check["test"][:2] == ["CMD", "steady"], name
+        # What `steady` holds an answer for, and a program's own limit, end before the engine's.
+        assert (check["interval"], check["timeout"], check["retries"]) == ("1s", "30s", 2), name
+
+
 def test_the_network_of_the_data_has_no_way_out() -> None:
     assert COMPOSE_FILE["networks"]["data"]["internal"] is True
     assert all("data" in service["networks"] for service in COMPOSE.values())
