@@ -34,9 +34,10 @@ def ssl_context(config: object, default: object) -> ssl.SSLContext:
 
 
 worker_class = "gthread"
-workers = 2
-threads = 4
-preload_app = True
+# One processor is what the container may use: a second process would cost memory alone, and so
+# would a parent that has loaded what its only child uses.
+workers = 1
+threads = 8
 timeout = 60
 graceful_timeout = 30
 # The board asks every few seconds: it need not shake hands each time.
