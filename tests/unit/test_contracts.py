@@ -505,6 +505,13 @@ def test_compose_is_short_and_hardened() -> None:
 WORKERS = {queue.service for queue in QUEUES}
 
 
+def test_celerys_control_queues_are_quorum_queues() -> None:
+    """Their declaration says no type: RabbitMQ takes it from the virtual host's metadata."""
+    (host,) = DEFINITIONS["vhosts"]
+    assert host["metadata"] == {"default_queue_type": "quorum"}
+    assert (app.conf.control_queue_durable, app.conf.control_queue_exclusive) == (False, False)
+
+
 def test_a_health_check_starts_seldom_and_ends_by_itself() -> None:
     for name in set(COMPOSE) - ONE_SHOT:
         check = COMPOSE[name]["healthcheck"]

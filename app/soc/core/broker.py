@@ -62,7 +62,9 @@ def definitions(password_hashes: Mapping[str, str]) -> Definition:
     because Logstash can log in in no other way; a certificate is asked of them all the same.
     """
     return {
-        "vhosts": [{"name": "/"}],
+        # Celery's control queues: where one broker of several dies, a durable classic queue that
+        # it held can neither be used nor declared again, and workers without it take no task.
+        "vhosts": [{"name": "/", "metadata": {"default_queue_type": "quorum"}}],
         "users": [
             _user(MONITOR_USER, password_hashes, "monitoring"),
             *(_user(name, password_hashes) for name, _, _, _ in _service_permissions()),
