@@ -23,6 +23,7 @@ from tornado.template import DictLoader
 from tornado.web import HTTPError, RequestHandler, StaticFileHandler, authenticated
 
 from soc import environment
+from soc.beat.tls import separate_connections
 from soc.celery import app
 from soc.core.identity import TLS_CIPHERS, secret, server_certificate
 
@@ -115,6 +116,10 @@ def guard() -> None:
     urls.settings["template_loader"] = _templates()
 
 
+def _load_no_tasks() -> None:
+    """Leave the site's tasks and models out, half of Flower's memory: it may send none."""
+
+
 def main() -> None:
     """Serve Flower until SIGTERM.
 
@@ -125,6 +130,10 @@ def main() -> None:
         path = str(settings.IDENTITY / "password")
         raise environment.EnvironmentProblem(path, ["could be guessed; write a random one"])
     guard()
+    if not settings.FLOWER_CONTROL:
+        app.loader.import_default_modules = _load_no_tasks
+    # Tornado serves every connection in one thread.
+    separate_connections()
     certificate, key = server_certificate(settings.IDENTITY)
     # Tornado reads the files for each connection: what is renewed is served at once.
     urls.settings["ssl_options"] = {

@@ -165,5 +165,9 @@ def test_a_site_says_whether_it_may_do_more(
     monkeypatch.setattr(flower.app, "start", started.append)
     monkeypatch.setenv("FLOWER_BASIC_AUTH", "")
     monkeypatch.setattr(flower, "_forget_earlier_receivers", lambda: None)
+    loads = flower.app.loader.import_default_modules
+    monkeypatch.setattr(flower.app.loader, "import_default_modules", loads)
     flower.main()
     assert ("--read_only" in started[0]) is read_only
+    # What may send no task loads none.
+    assert (flower.app.loader.import_default_modules is loads) is not read_only
