@@ -11,6 +11,9 @@ from celery.utils.nodenames import default_nodename, host_format
 from soc.celery import app
 from soc.queues import BY_NAME, TASK_QUEUES, Queue
 
+SHOWN_EVERY = 10.0
+"""Seconds between two signs of life for Flower, which takes a worker for gone after twice that."""
+
 
 def main(arguments: list[str]) -> None:
     """Run the worker of the queue named in ``arguments`` until it is told to stop."""
@@ -26,6 +29,7 @@ def main(arguments: list[str]) -> None:
         prefetch_multiplier=queue.prefetch,
         soft_time_limit=queue.soft_time_limit,
         time_limit=queue.time_limit,
+        heartbeat_interval=SHOWN_EVERY,
         without_gossip=True,
         without_mingle=True,
         **_consumed(queue),
