@@ -4,7 +4,7 @@ import os
 import ssl
 from pathlib import Path
 
-from soc.core.identity import TLS_CIPHERS, server_certificate
+from soc.provision.identity import TLS_CIPHERS, server_certificate
 
 _identity = Path(os.environ["SOC_IDENTITY"])
 _shared_memory = Path("/dev/shm")  # noqa: S108 (gunicorn unlinks its file there at once)

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from harness import Stack, run, wait_for
-from soc.core import pki
+from soc.provision import pki
 from soc.queues import QUORUM, TASK_EXCHANGE
 
 PROBE = "beat-probe"

@@ -27,7 +27,7 @@ from typing import Any, ClassVar, NoReturn, TypeVar
 import pytest
 
 from interpreter import Interpreter
-from soc import environment
+from soc.provision import environment
 from soc.queues import queue_of
 
 REPOSITORY = Path(__file__).resolve().parents[1]

@@ -8,7 +8,7 @@ import tempfile
 from pathlib import Path
 
 from harness import REPOSITORY
-from soc.core import site as sites
+from soc.provision import site as sites
 
 
 def become_a_process_of_a_site() -> Path:

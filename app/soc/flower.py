@@ -22,10 +22,10 @@ from limits.strategies import MovingWindowRateLimiter
 from tornado.template import DictLoader
 from tornado.web import HTTPError, RequestHandler, StaticFileHandler, authenticated
 
-from soc import environment
 from soc.beat.tls import separate_connections
 from soc.celery import app
-from soc.core.identity import TLS_CIPHERS, secret, server_certificate
+from soc.provision import environment
+from soc.provision.identity import TLS_CIPHERS, secret, server_certificate
 
 MAX_TASKS = 5_000
 """Tasks that Flower keeps in memory; its own limit of 100,000 costs hundreds of MB."""

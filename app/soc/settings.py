@@ -13,8 +13,8 @@ from csp.constants import NONE, SELF
 from kombu import Exchange
 from kombu import Queue as KombuQueue
 
-from soc import environment
-from soc.core.identity import database_user
+from soc.provision import environment
+from soc.provision.identity import database_user
 from soc.queues import QUORUM, TASK_EXCHANGE, TASK_QUEUES
 
 SITE = environment.of_process(os.environ)

@@ -21,7 +21,7 @@ from pathlib import Path
 
 from bench import TESTS, Bench, say
 from harness import REPOSITORY, run, wait_for
-from soc import environment
+from soc.provision import environment
 
 SCHEDULERS = {
     "stock": "django_celery_beat.schedulers:DatabaseScheduler",

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from typing import NoReturn
 
 from harness import REPOSITORY, Browser, Stack, copy_tree, has_engine
-from soc.core import pki
+from soc.provision import pki
 
 TESTS = REPOSITORY / "tests"
 

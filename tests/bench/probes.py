@@ -16,7 +16,7 @@ from dataclasses import dataclass
 import pki
 from bench import TESTS, Bench, p95, page_times, say
 from harness import run, wait_for
-from soc import environment
+from soc.provision import environment
 
 QUICK = bool(os.environ.get("QUICK"))
 ENDPOINTS = 300 if QUICK else 1000

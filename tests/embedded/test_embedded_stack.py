@@ -17,7 +17,7 @@ import pytest
 import tzdata
 
 from harness import Site, copy_tree, free_port, missing, run, wait_for, wait_until_equal
-from soc import environment
+from soc.provision import environment
 from soc.queues import QUEUES
 
 WORKERS = {queue.service for queue in QUEUES}

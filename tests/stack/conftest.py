@@ -10,7 +10,7 @@ from authorities import Authorities
 
 import pki
 from harness import Stack, has_image, missing, run, wait_for
-from soc import environment
+from soc.provision import environment
 
 PUBLIC_RABBITMQ = "rabbitmq:4.0-management"
 STAND_IN_RABBITMQ = "soc-offline/rabbitmq:4.0"

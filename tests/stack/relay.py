@@ -12,7 +12,7 @@ from email.utils import parsedate_to_datetime
 from pathlib import Path
 
 from harness import Stack, run, wait_for
-from soc.core import pki
+from soc.provision import pki
 
 HERE = Path(__file__).parent / "postfix"
 HOST = "relay"

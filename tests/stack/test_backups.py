@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from harness import Stack, new_name, run
-from soc import environment
+from soc.provision import environment
 
 TABLE = "a_table_that_cannot_be_read"
 

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from harness import Stack, run
-from soc.core import site
+from soc.provision import site
 
 SERVICES = tuple(name for name in site.SERVICES if name != "migrate")
 OUTWARD = {name for name in SERVICES if name.startswith("worker-")} | {"web", "flower"}

@@ -14,8 +14,8 @@ import pytest
 
 import pki
 from harness import Stack, run, wait_for
-from soc.core import site
-from soc.core.pki import Identity
+from soc.provision import site
+from soc.provision.pki import Identity
 from soc.queues import QUEUES, TASK_QUEUES
 
 WORKERS = {queue.service: queue.name for queue in QUEUES}

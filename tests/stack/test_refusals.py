@@ -8,7 +8,7 @@ import pytest
 
 import pki
 from harness import Stack, new_name, run, wait_for
-from soc.core.pki import Identity
+from soc.provision.pki import Identity
 
 CONNECT = """
 import socket, ssl, sys

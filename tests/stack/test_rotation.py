@@ -18,8 +18,8 @@ from cryptography import x509
 
 import pki as keys
 from harness import Browser, Stack, new_name, run, wait_for, wait_until_equal
-from soc.core import pki
-from soc.core.site import SERVICES
+from soc.provision import pki
+from soc.provision.site import SERVICES
 from soc.queues import TASK_QUEUES
 
 pytestmark = pytest.mark.drill

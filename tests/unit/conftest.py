@@ -17,7 +17,7 @@ from django.utils import timezone
 
 from harness import REPOSITORY
 from mailing import Clock, Outage
-from soc.core import site
+from soc.provision import site
 
 
 @pytest.fixture

@@ -25,9 +25,9 @@ from django.urls.resolvers import RoutePattern
 from gunicorn.config import Config
 
 from soc import addresses as known_addresses
-from soc import environment
 from soc.celery import app
-from soc.core import broker, checks, grants, site
+from soc.core import checks
+from soc.provision import broker, environment, grants, site
 from soc.queues import (
     BY_APPLICATION,
     DEAD_LETTER_EXCHANGE,

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from soc import environment
+from soc.provision import environment
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 EXAMPLE = (REPOSITORY / "env" / "example.env").read_text(encoding="utf-8")

@@ -18,8 +18,9 @@ from tornado.ioloop import IOLoop
 from tornado.netutil import bind_sockets
 from tornado.options import options
 
-from soc import environment, flower
+from soc import flower
 from soc.celery import app
+from soc.provision import environment
 
 PASSWORD = "kept by nobody else 123456789"
 

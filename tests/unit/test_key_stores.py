@@ -17,7 +17,7 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.serialization import pkcs12
 
 from harness import missing
-from soc.core import key_stores, pki
+from soc.provision import key_stores, pki
 
 PASSWORD = b"3nough-0f-a-passw0rd"
 

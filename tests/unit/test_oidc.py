@@ -21,9 +21,9 @@ from joserfc.jwk import OctKey, RSAKey
 
 from harness import missing
 from identity_provider import CLIENT_SECRET, FOLDER, Provider
-from soc import environment
 from soc.access import groups, oidc, roles
 from soc.access.models import Identity
+from soc.provision import environment
 
 pytestmark = [pytest.mark.django_db, pytest.mark.usefixtures("plain_static_files")]
 

@@ -12,7 +12,7 @@ from cryptography import x509
 from cryptography.fernet import Fernet, MultiFernet
 from cryptography.x509.verification import PolicyBuilder, Store
 
-from soc.core import rotation, site
+from soc.provision import rotation, site
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 STEPS: list[Callable[[site.Site], None]] = [

@@ -16,7 +16,7 @@ from cryptography.hazmat.primitives.serialization import pkcs12
 from cryptography.x509.verification import PolicyBuilder, Store
 
 import pki as keys
-from soc.core import broker, pki, site
+from soc.provision import broker, pki, site
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 

@@ -17,8 +17,8 @@ from kombu.utils.imports import symbol_by_name
 
 from soc import celery as soc_celery
 from soc.celery import Task, app
-from soc.core.broker import definitions
 from soc.core.models import TaskFailure
+from soc.provision.broker import definitions
 from soc.queues import TASK_EXCHANGE
 
 

@@ -4,7 +4,7 @@ from collections.abc import Iterable
 
 from django.contrib.auth.models import Group, Permission, User
 
-from soc.environment import ROLES
+from soc.provision.environment import ROLES
 
 ADMINISTRATORS = "Administrators"
 STAFF = frozenset({ADMINISTRATORS, "Operators"})

@@ -13,11 +13,11 @@ from soc.alerts.models import OPEN, Alert
 from soc.core.links import absolute
 from soc.core.severity import Severity
 from soc.core.times import local
-from soc.environment import split
 from soc.notify import reports
 from soc.notify.digest import harmless
 from soc.notify.models import Subscription
 from soc.notify.templates import Notice
+from soc.provision.environment import split
 
 MOST_ROWS = 10_000
 """Alerts in the table of one report."""

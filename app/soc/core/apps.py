@@ -21,7 +21,7 @@ class CoreConfig(AppConfig):
         """Create the first administrator of a new site."""
         from django.contrib.auth import get_user_model
 
-        from soc.core.identity import secret
+        from soc.provision.identity import secret
 
         users = get_user_model().objects
         if not users.exists():

@@ -14,8 +14,8 @@ from django.db.models import Count
 from django.utils import timezone
 
 from soc.core import dead_letters
-from soc.core.identity import secret
 from soc.core.models import ALIVE_FOR, DeadTask, Heartbeat, QueueSample
+from soc.provision.identity import secret
 from soc.queues import QUEUES, TASK_QUEUES
 
 TIMEOUT = 10

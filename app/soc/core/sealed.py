@@ -15,7 +15,7 @@ from django.conf import settings
 from django.db import models
 from django.db.models.query_utils import DeferredAttribute
 
-from soc.core.identity import secret
+from soc.provision.identity import secret
 
 KEYS = "sealing_keys"
 _PREFIX = "sealed:"
@@ -34,7 +34,7 @@ def _keys() -> MultiFernet:
     except OSError as error:
         raise SealProblem(
             f"{path}: {error.strerror}. This service has no sealing keys; if it should read "
-            "stored credentials, name it in SEALERS of soc/core/site.py and run `make up`."
+            "stored credentials, name it in SEALERS of soc/provision/site.py and run `make up`."
         ) from None
     except ValueError:
         raise SealProblem(

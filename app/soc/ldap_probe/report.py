@@ -14,7 +14,6 @@ from django.utils import timezone
 from soc.core.links import absolute
 from soc.core.severity import Severity
 from soc.core.times import local
-from soc.environment import split
 from soc.ldap_probe.conditions import APPLICATION
 from soc.ldap_probe.diagnostics import ANSWERED
 from soc.ldap_probe.models import DirectoryServer, ProbeResult, State
@@ -23,6 +22,7 @@ from soc.notify import reports
 from soc.notify.digest import harmless
 from soc.notify.models import Subscription
 from soc.notify.templates import Notice
+from soc.provision.environment import split
 
 MONDAY = 0
 DAYS = {Subscription.Report.DAILY: 1, Subscription.Report.WEEKLY: 7}

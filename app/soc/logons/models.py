@@ -7,9 +7,9 @@ from django.core.exceptions import ValidationError
 from django.core.validators import MaxValueValidator, MinValueValidator
 from django.db import models
 
-from soc.environment import split
 from soc.events.models import Derived
 from soc.logons import messages
+from soc.provision.environment import split
 
 SECOND = timedelta(seconds=1)
 

@@ -9,9 +9,9 @@ from django.db import models
 from django.utils import timezone
 
 from soc.core.models import Retention
-from soc.environment import split
 from soc.events.models import Bot, Derived, DigestField, Site
 from soc.mail_collector import mailboxes, messages
+from soc.provision.environment import split
 
 LONGEST_DOMAIN = 253
 SECOND = timedelta(seconds=1)

@@ -15,9 +15,9 @@ from django.utils import timezone
 
 from soc.core.models import Retention
 from soc.core.severity import Severity
-from soc.environment import split
 from soc.notify import templates
 from soc.notify.addresses import as_ascii
+from soc.provision.environment import split
 from soc.queues import BY_APPLICATION
 
 

@@ -15,11 +15,11 @@ from typing import Any
 
 from django.conf import settings
 
-from soc.core.identity import secret
 from soc.notify import message
 from soc.notify.addresses import as_ascii
 from soc.notify.models import OutboundMail
 from soc.notify.templates import line
+from soc.provision.identity import secret
 
 TIMEOUT = 15.0
 """Seconds that the relay may take over connecting, or over one reply."""

@@ -4,8 +4,8 @@ from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
 from django.conf import settings
 
-from soc import environment
-from soc.core.identity import OWN_CERTIFICATE
+from soc.provision import environment
+from soc.provision.identity import OWN_CERTIFICATE
 from soc.ssl_certs.models import Authority, Endpoint, Group
 
 RENEWED_BY_HAND = "renewed by hand"

@@ -5,7 +5,7 @@ from typing import Any
 from django.apps import apps
 from django.core.management import BaseCommand, CommandParser, call_command
 
-from soc.core import grants
+from soc.provision import grants
 
 
 class Command(BaseCommand):

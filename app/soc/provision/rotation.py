@@ -14,8 +14,8 @@ from pathlib import Path
 
 from cryptography.fernet import Fernet
 
-from soc.core import pki
-from soc.core.site import (
+from soc.provision import pki
+from soc.provision.site import (
     APP_SERVICES,
     PUBLISHERS,
     SEALERS,
@@ -99,7 +99,9 @@ def _set_sealing_keys(site: Site, keys: list[str]) -> None:
 
 def main(arguments: list[str] | None = None) -> int:
     """Run one step for one site; return the exit status."""
-    parser = argparse.ArgumentParser(prog="soc.core.rotation", description=__doc__.split("\n")[0])
+    parser = argparse.ArgumentParser(
+        prog="soc.provision.rotation", description=__doc__.split("\n")[0]
+    )
     parser.add_argument("step", choices=("begin", "switch", "end"))
     parser.add_argument("site")
     parser.add_argument("--root", type=Path, default=Path("env"))

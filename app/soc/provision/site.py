@@ -26,9 +26,8 @@ from pathlib import Path
 from cryptography import x509
 from cryptography.fernet import Fernet
 
-from soc import environment
-from soc.core import broker, key_stores, pki
-from soc.core.identity import OWN_CERTIFICATE, OWN_KEY, database_user
+from soc.provision import broker, environment, key_stores, pki
+from soc.provision.identity import OWN_CERTIFICATE, OWN_KEY, database_user
 from soc.queues import BY_NAME, QUEUES, STREAMS
 
 CONTAINER_UID = 999
@@ -383,7 +382,7 @@ def hand_over(site: Site) -> None:
 
 def main(arguments: list[str] | None = None) -> int:
     """Run ``create`` or ``prepare`` for one site; return the exit status."""
-    parser = argparse.ArgumentParser(prog="soc.core.site", description=__doc__.split("\n")[0])
+    parser = argparse.ArgumentParser(prog="soc.provision.site", description=__doc__.split("\n")[0])
     parser.add_argument("action", choices=("create", "prepare"))
     parser.add_argument("site")
     parser.add_argument("overrides", nargs="*", metavar="NAME=value")

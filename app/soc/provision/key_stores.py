@@ -17,7 +17,7 @@ from cryptography.hazmat import asn1
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.serialization import pkcs12
 
-from soc.core.pki import Identity
+from soc.provision.pki import Identity
 
 _ROUNDS = 10_000
 _SALT_LENGTH = 20

@@ -9,8 +9,8 @@ from collections import defaultdict
 from django.db import Error, connection
 from django.db.backends.utils import CursorWrapper
 
-from soc.core.identity import database_user
-from soc.core.site import APP_SERVICES, SAMPLER
+from soc.provision.identity import database_user
+from soc.provision.site import APP_SERVICES, SAMPLER
 
 ROWS = ("SELECT", "INSERT", "UPDATE", "DELETE")
 BEAT = ("soc_beat_", "django_celery_beat_", "core_heartbeat")
