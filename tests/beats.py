@@ -15,7 +15,7 @@ from typing import Any
 
 from harness import Stack, run, wait_for
 from soc.provision import pki
-from soc.queues import QUORUM, TASK_EXCHANGE
+from soc.runtime.queues import QUORUM, TASK_EXCHANGE
 
 PROBE = "beat-probe"
 ANY_KEY_OF_BEAT = {

@@ -28,7 +28,7 @@ import pytest
 
 from interpreter import Interpreter
 from soc.provision import environment
-from soc.queues import queue_of
+from soc.runtime.queues import queue_of
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 PROJECT_OF_A_TEST = re.compile(r"soc-t-[0-9a-f]{8}")
@@ -282,7 +282,7 @@ class Stack(Site):
         """Count how often a task's message has become a dead letter of a queue."""
         code = f"""
 from django.db.models import Sum
-from soc.celery import app
+from soc.runtime.celery import app
 from soc.core import dead_letters
 from soc.core.models import DeadTask
 dead_letters.collect(app)

@@ -23,9 +23,9 @@ from tornado.template import DictLoader
 from tornado.web import HTTPError, RequestHandler, StaticFileHandler, authenticated
 
 from soc.beat.tls import separate_connections
-from soc.celery import app
 from soc.provision import environment
 from soc.provision.identity import TLS_CIPHERS, secret, server_certificate
+from soc.runtime.celery import app
 
 MAX_TASKS = 5_000
 """Tasks that Flower keeps in memory; its own limit of 100,000 costs hundreds of MB."""

@@ -27,7 +27,7 @@ from soc.beat.models import Instance
 from soc.core.models import ALIVE_FOR, Heartbeat, QueueSample, TaskFailure
 from soc.core.severity import Severity
 from soc.notify.models import OutboundMail, Relay
-from soc.queues import QUEUES
+from soc.runtime.queues import QUEUES
 
 SAMPLES_COUNT_FOR = timedelta(minutes=5)
 """An older sample of a queue says nothing about now."""

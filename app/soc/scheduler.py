@@ -3,7 +3,7 @@
 python -m soc.scheduler
 """
 
-from soc.celery import app
+from soc.runtime.celery import app
 
 
 def main() -> None:

@@ -15,7 +15,7 @@ from kombu import Queue as KombuQueue
 
 from soc.provision import environment
 from soc.provision.identity import database_user
-from soc.queues import QUORUM, TASK_EXCHANGE, TASK_QUEUES
+from soc.runtime.queues import QUORUM, TASK_EXCHANGE, TASK_QUEUES
 
 SITE = environment.of_process(os.environ)
 EMBEDDED = SITE["SOC_STACK"] == "embedded"
@@ -263,7 +263,7 @@ CELERY_TASK_QUEUES = [
     )
     for queue in TASK_QUEUES
 ]
-CELERY_TASK_ROUTES = ["soc.celery.route"]
+CELERY_TASK_ROUTES = ["soc.runtime.celery.route"]
 CELERY_TASK_CREATE_MISSING_QUEUES = False
 CELERY_TASK_DEFAULT_QUEUE = "shared"
 CELERY_TASK_SERIALIZER = "json"
@@ -276,7 +276,7 @@ CELERY_TASK_REJECT_ON_WORKER_LOST = True
 CELERY_TASK_SEND_SENT_EVENT = False
 CELERY_WORKER_SEND_TASK_EVENTS = True
 CELERY_WORKER_HIJACK_ROOT_LOGGER = False
-CELERY_WORKER_CONSUMER = "soc.core.consumer:Consumer"
+CELERY_WORKER_CONSUMER = "soc.runtime.consumer:Consumer"
 CELERY_TIMEZONE = TIME_ZONE
 CELERY_DB_REUSE_MAX = 1000
 CELERY_BROKER_CONNECTION_RETRY_ON_STARTUP = True
@@ -291,7 +291,7 @@ CELERY_CONTROL_QUEUE_DURABLE = not EMBEDDED
 CELERY_CONTROL_QUEUE_EXPIRES = 60.0
 if EMBEDDED:
     CELERY_BROKER_URL = "localhost"
-    CELERY_BROKER_TRANSPORT = "soc.core.file_broker:Transport"
+    CELERY_BROKER_TRANSPORT = "soc.runtime.file_broker:Transport"
     CELERY_BROKER_TRANSPORT_OPTIONS = {
         "data_folder_in": str(STATE / "broker"),
         "data_folder_out": str(STATE / "broker"),
@@ -314,7 +314,7 @@ else:
     }
 
 # --- Beat ------------------------------------------------------------------------------------
-# Routing and apply_async of soc.celery depend on nothing but their arguments.
+# Routing and apply_async of soc.runtime.celery depend on nothing but their arguments.
 BEAT = {"PREBUILT": True}
 
 # --- Flower ----------------------------------------------------------------------------------

@@ -103,13 +103,13 @@ def run_beat(database: str, publishing: str, scheduler: str) -> None:
     setup(database, prebuilt=publishing == "amqps")
     from django.db.backends.signals import connection_created
 
-    import soc.celery
+    import soc.runtime.celery
 
-    app = soc.celery.app
+    app = soc.runtime.celery.app
     dispatches, statements = Dispatches(), Statements()
     if publishing == "nothing":
 
-        class Unpublished(soc.celery.Task):
+        class Unpublished(soc.runtime.celery.Task):
             """Notes that it would be published, and is not."""
 
             def apply_async(self, args: Any = None, kwargs: Any = None, **options: Any) -> None:
@@ -117,7 +117,7 @@ def run_beat(database: str, publishing: str, scheduler: str) -> None:
 
         base = Unpublished
     else:
-        base = soc.celery.Task
+        base = soc.runtime.celery.Task
 
     @app.task(name=TASK, base=base)
     def bench(number: int) -> None:
@@ -245,7 +245,7 @@ def floor(count: int, seconds: float) -> None:
     import amqp
 
     from soc import settings
-    from soc.queues import TASK_EXCHANGE
+    from soc.runtime.queues import TASK_EXCHANGE
 
     messages = [_message(number) for number in range(count)]
     host, port = "rabbitmq", 5671
@@ -294,7 +294,7 @@ def _message(number: int) -> Any:
     import amqp
     from kombu.utils.json import dumps
 
-    from soc.celery import app
+    from soc.runtime.celery import app
 
     key = f"00000000-0000-4000-8000-{number:012}"
     made = app.amqp.as_task_v2(

@@ -57,8 +57,8 @@ def end(**_: object) -> None:
 def work_ours() -> None:
     """Run the product's own worker; only its step waits for the word."""
     django.setup()
-    from soc import worker
     from soc.events import ingest, stream
+    from soc.runtime import worker
 
     start, take, taken = stream.Stream.start, ingest.Ingest.take, [0]
 

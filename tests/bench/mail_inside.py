@@ -116,7 +116,7 @@ def publish(count: int) -> None:
 
 def work() -> None:
     """Run a worker of the plain application, as many mails at a time as the product's."""
-    from soc import queues
+    from soc.runtime import queues
 
     concurrency = queues.BY_NAME["email"].concurrency
     plain().worker_main(["worker", f"--concurrency={concurrency}", "--loglevel=INFO"])

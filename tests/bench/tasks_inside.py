@@ -15,7 +15,7 @@ import celery
 import stock
 from celery import signals
 
-from soc import queues
+from soc.runtime import queues
 
 RECORDS = Path("/records")
 QUEUE = queues.BY_NAME["ssl_certs"]
@@ -23,7 +23,7 @@ QUEUE = queues.BY_NAME["ssl_certs"]
 
 def ours() -> celery.Celery:
     """The product's own application."""
-    from soc.celery import app
+    from soc.runtime.celery import app
 
     return app
 
@@ -63,7 +63,7 @@ def work(app: celery.Celery, prefetch: int) -> None:
         # Celery's own documentation starts its workers with INFO, which is our level too.
         app.worker_main(["worker", f"--concurrency={QUEUE.concurrency}", "--loglevel=INFO"])
     else:
-        from soc.worker import main
+        from soc.runtime.worker import main
 
         queues.BY_NAME[QUEUE.name] = replace(QUEUE, prefetch=prefetch)
         main([QUEUE.name])

@@ -6,7 +6,7 @@ from collections.abc import Callable
 import pytest
 from playwright.sync_api import BrowserContext, Page, expect
 
-from soc.queues import QUEUES
+from soc.runtime.queues import QUEUES
 
 Shoot = Callable[[Page, str], None]
 

@@ -18,7 +18,7 @@ import tzdata
 
 from harness import Site, copy_tree, free_port, missing, run, wait_for, wait_until_equal
 from soc.provision import environment
-from soc.queues import QUEUES
+from soc.runtime.queues import QUEUES
 
 WORKERS = {queue.service for queue in QUEUES}
 PROGRAMS = {"web", "beat", "flower", "catcher", *WORKERS}
@@ -227,7 +227,7 @@ print(scans() - before)
 
 
 def test_workers_answer_remote_control(look: Embedded) -> None:
-    code = "from soc.celery import app; print(len(app.control.ping(timeout=4)))"
+    code = "from soc.runtime.celery import app; print(len(app.control.ping(timeout=4)))"
     assert look.python(code) == str(len(WORKERS))
 
 

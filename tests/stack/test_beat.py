@@ -12,7 +12,7 @@ import pytest
 
 from beats import PROBE, TASK, Beats, Plan, dispatched, doubled
 from harness import Stack, run, wait_for
-from soc.queues import TASK_EXCHANGE
+from soc.runtime.queues import TASK_EXCHANGE
 
 SCHEDULES = 50
 PERIOD = 5

@@ -11,7 +11,7 @@ import pytest
 
 from beats import ANY_KEY_OF_BEAT, THE_SITES_DEFINITIONS
 from harness import Stack, run
-from soc.queues import TASK_EXCHANGE
+from soc.runtime.queues import TASK_EXCHANGE
 
 FULL = "beat-full"
 """A queue that takes one message and refuses the next."""
@@ -24,7 +24,7 @@ from soc.beat.plan import Entry, Run
 from soc.beat.publish import Publisher
 from soc.beat.rows import Message
 from soc.beat.timing import Clocked
-from soc.celery import app
+from soc.runtime.celery import app
 
 app.loader.import_default_modules()
 publisher = Publisher(app, 2, True)

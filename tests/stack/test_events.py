@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from harness import Stack, run, wait_for
-from soc.queues import BY_NAME
+from soc.runtime.queues import BY_NAME
 
 EVENTS = 20_000
 FAULTS = "duplicate=0.1,malformed=0.05,stale=0.05"

@@ -13,7 +13,7 @@ from collections.abc import Iterator
 import pytest
 
 from harness import Stack, new_name, run, wait_for
-from soc.queues import BY_NAME, QUEUES
+from soc.runtime.queues import BY_NAME, QUEUES
 
 
 def healthy(stack: Stack, service: str) -> bool:
@@ -36,7 +36,7 @@ def control(stack: Stack, action: str, worker: str, queue: str) -> str:
     """Tell a worker to take up or leave a queue, as Flower may; its own pages are read-only."""
     return stack.python(
         "flower",
-        f"from soc.celery import app\n"
+        f"from soc.runtime.celery import app\n"
         f"print(app.control.{action}({queue!r}, destination=[{worker!r}], reply=True, timeout=10))",
     )
 
@@ -182,7 +182,7 @@ def test_every_limit_is_in_effect(series: Stack) -> None:
 TAKE_AND_DIE = """
 import ssl, time
 from kombu import Connection, Exchange
-from soc.celery import app
+from soc.runtime.celery import app
 from soc.settings import CELERY_BROKER_URL, CELERY_BROKER_USE_SSL
 
 with app.producer_pool.acquire(block=True) as producer:
@@ -225,7 +225,7 @@ def test_a_refused_message_is_parked(series: Stack) -> None:
         "worker-email",
         """
 from kombu import Exchange
-from soc.celery import app
+from soc.runtime.celery import app
 with app.producer_pool.acquire(block=True) as producer:
     producer.publish(b"{", exchange=Exchange("soc.tasks", "topic", no_declare=True),
                      routing_key="email", content_type="application/json",

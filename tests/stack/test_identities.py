@@ -16,7 +16,7 @@ import pki
 from harness import Stack, run, wait_for
 from soc.provision import site
 from soc.provision.pki import Identity
-from soc.queues import QUEUES, TASK_QUEUES
+from soc.runtime.queues import QUEUES, TASK_QUEUES
 
 WORKERS = {queue.service: queue.name for queue in QUEUES}
 USERS = (*WORKERS, "beat", "flower", *site.PUBLISHERS)
@@ -211,7 +211,7 @@ def test_a_message_of_ten_megabytes_is_refused(stack: Stack) -> None:
         "worker-shared",
         """
 from kombu import Exchange
-from soc.celery import app
+from soc.runtime.celery import app
 try:
     with app.producer_pool.acquire(block=True) as producer:
         producer.publish("x" * 10_000_000, exchange=Exchange("soc.tasks", no_declare=True),

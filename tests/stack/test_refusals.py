@@ -152,7 +152,7 @@ with Connection("amqps://worker-email@rabbitmq//", ssl=OWN, login_method="EXTERN
 
 PUBLISH = """
 from kombu import Exchange
-from soc.celery import app
+from soc.runtime.celery import app
 
 def publish(body, **options):
     with app.producer_pool.acquire(block=True) as producer:
@@ -202,7 +202,7 @@ def test_a_delayed_message_is_parked_like_any_other(stack: Stack) -> None:
         "worker-shared",
         """
 from kombu import Exchange
-from soc.celery import app
+from soc.runtime.celery import app
 with app.producer_pool.acquire(block=True) as producer:
     producer.publish(b"{", exchange=Exchange("celery_delayed_27", "topic", no_declare=True),
                      routing_key="0." * 27 + "1.shared", mandatory=True,

@@ -20,7 +20,7 @@ import pki as keys
 from harness import Browser, Stack, new_name, run, wait_for, wait_until_equal
 from soc.provision import pki
 from soc.provision.site import SERVICES
-from soc.queues import TASK_QUEUES
+from soc.runtime.queues import TASK_QUEUES
 
 pytestmark = pytest.mark.drill
 
@@ -168,7 +168,7 @@ TASKS = 150
 
 LOAD = f"""
 import json, time
-from soc.celery import app
+from soc.runtime.celery import app
 ids = []
 for number in range({TASKS}):
     # An argument that it does not take: each run leaves a row with its id.

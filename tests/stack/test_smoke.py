@@ -13,7 +13,7 @@ import pytest
 import tzdata
 
 from harness import Browser, Stack, run, wait_for, wait_until_equal
-from soc.queues import QUEUES, TASK_QUEUES
+from soc.runtime.queues import QUEUES, TASK_QUEUES
 
 HEALTH_CHECKED = {
     "beat", "catcher", "flower", "mariadb", "rabbitmq", "web", "worker-email", "worker-events",

@@ -21,7 +21,7 @@ from soc.core.models import Heartbeat, QueueSample, TaskFailure
 from soc.core.schedules import next_run, request_run
 from soc.core.severity import Severity
 from soc.notify.models import OutboundMail, Relay
-from soc.queues import QUEUES
+from soc.runtime.queues import QUEUES
 from soc.ssl_certs.models import Certificate, Endpoint
 
 pytestmark = [pytest.mark.django_db, pytest.mark.usefixtures("plain_static_files")]

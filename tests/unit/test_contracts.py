@@ -25,10 +25,10 @@ from django.urls.resolvers import RoutePattern
 from gunicorn.config import Config
 
 from soc import addresses as known_addresses
-from soc.celery import app
 from soc.core import checks
 from soc.provision import broker, environment, grants, site
-from soc.queues import (
+from soc.runtime.celery import app
+from soc.runtime.queues import (
     BY_APPLICATION,
     DEAD_LETTER_EXCHANGE,
     QUEUES,
@@ -63,13 +63,13 @@ def periodic_tasks() -> Iterator[Any]:
 
 def test_every_queue_has_a_compose_service_that_consumes_it() -> None:
     workers = {n: s["command"] for n, s in COMPOSE.items() if n.startswith("worker-")}
-    assert workers == {q.service: ["python3", "-m", "soc.worker", q.name] for q in QUEUES}
+    assert workers == {q.service: ["python3", "-m", "soc.runtime.worker", q.name] for q in QUEUES}
 
 
 def test_every_compose_service_has_a_supervisor_program() -> None:
     assert set(supervisor_programs()) == set(COMPOSE) - set(site.SERVERS) - ONE_SHOT
     for queue in QUEUES:
-        assert f"soc.worker {queue.name}" in supervisor_programs()[queue.service]["command"]
+        assert f"soc.runtime.worker {queue.name}" in supervisor_programs()[queue.service]["command"]
 
 
 def test_every_compose_service_has_an_identity_of_its_own() -> None:
@@ -436,7 +436,7 @@ def test_a_worker_knows_every_page_that_it_links_to_where_the_site_has_it() -> N
         assert found[0] == found[1]
 
 
-@pytest.mark.parametrize("module", ["soc.worker", "soc.scheduler"])
+@pytest.mark.parametrize("module", ["soc.runtime.worker", "soc.scheduler"])
 def test_a_service_without_pages_loads_none(module: str) -> None:
     code = f"""
 import sys, {module}

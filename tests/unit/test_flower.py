@@ -19,8 +19,8 @@ from tornado.netutil import bind_sockets
 from tornado.options import options
 
 from soc import flower
-from soc.celery import app
 from soc.provision import environment
+from soc.runtime.celery import app
 
 PASSWORD = "kept by nobody else 123456789"
 

@@ -15,11 +15,11 @@ from django.db import DatabaseError, InterfaceError, OperationalError
 from kombu import Message
 from kombu.utils.imports import symbol_by_name
 
-from soc import celery as soc_celery
-from soc.celery import Task, app
 from soc.core.models import TaskFailure
 from soc.provision.broker import definitions
-from soc.queues import TASK_EXCHANGE
+from soc.runtime import celery as soc_celery
+from soc.runtime.celery import Task, app
+from soc.runtime.queues import TASK_EXCHANGE
 
 
 def fail(error: Exception, times: int = 1) -> Callable[..., Any]:
@@ -119,7 +119,7 @@ def test_a_failure_that_cannot_be_recorded_is_logged(
         raise error
 
     monkeypatch.setattr(TaskFailure.objects, "create", down)
-    with caplog.at_level(logging.ERROR, logger="soc.celery"):
+    with caplog.at_level(logging.ERROR, logger="soc.runtime.celery"):
         result = task_of(fail(ValueError("the reason"))).apply()
     assert isinstance(result.result, ValueError)
     assert f"soc.core.tasks.body ({result.id}) could not be recorded" in caplog.text

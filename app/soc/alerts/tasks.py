@@ -4,9 +4,9 @@ from django.db import transaction
 from django.utils import timezone
 
 from soc.alerts import engine, own, rounds, summary
-from soc.celery import app
 from soc.notify import reports
 from soc.notify.tasks import wake
+from soc.runtime.celery import app
 
 
 @app.task

@@ -15,7 +15,6 @@ from django.db.models import Case, Count, F, Q, QuerySet, Value, When
 from django.urls import reverse
 from django_celery_beat.models import PeriodicTask
 
-from soc import queues
 from soc.alerts import lists, strips
 from soc.alerts.models import OPEN, Alert
 from soc.beat.models import Instance, LagSample
@@ -26,6 +25,7 @@ from soc.events import flow, silence
 from soc.events.models import Bot
 from soc.notify import health
 from soc.notify.models import OutboundMail
+from soc.runtime import queues
 from soc.ssl_certs.models import Endpoint
 from soc.ssl_certs.strips import TONES
 

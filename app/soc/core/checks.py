@@ -10,8 +10,8 @@ from django.apps import apps
 from django.core import checks
 from django.db import DatabaseError
 
-from soc.celery import app
-from soc.queues import TASK_QUEUES
+from soc.runtime.celery import app
+from soc.runtime.queues import TASK_QUEUES
 
 
 @checks.register(checks.Tags.database)

@@ -17,10 +17,10 @@ from django.utils import timezone
 from kombu.entity import Queue as KombuQueue
 from kombu.message import Message
 
-from soc.celery import app as soc_app
 from soc.core.models import DeadTask
 from soc.core.schedules import request_run
-from soc.queues import TASK_QUEUES, Queue, queue_of
+from soc.runtime.celery import app as soc_app
+from soc.runtime.queues import TASK_QUEUES, Queue, queue_of
 
 BATCH = 200
 """Messages taken from one queue at a time: their task has a time limit."""

@@ -16,7 +16,7 @@ from django.utils import timezone
 from soc.core import dead_letters
 from soc.core.models import ALIVE_FOR, DeadTask, Heartbeat, QueueSample
 from soc.provision.identity import secret
-from soc.queues import QUEUES, TASK_QUEUES
+from soc.runtime.queues import QUEUES, TASK_QUEUES
 
 TIMEOUT = 10
 """Seconds that the management API may take."""

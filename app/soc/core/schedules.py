@@ -13,7 +13,7 @@ from django.apps.registry import Apps
 from django.conf import settings
 from django.utils import timezone
 
-from soc.queues import queue_of
+from soc.runtime.queues import queue_of
 
 LATEST_BEAT_MIGRATION = ("django_celery_beat", "0019_alter_periodictasks_options")
 """What a migration that creates schedules depends on."""

@@ -2,8 +2,8 @@
 
 import logging
 
-from soc.celery import Task, app
 from soc.core import housekeeping, outside, queues
+from soc.runtime.celery import Task, app
 
 logger = logging.getLogger(__name__)
 

@@ -11,7 +11,7 @@ from django.db.models import F, Sum
 
 from soc.core.models import QueueSample
 from soc.events.models import IngestCount
-from soc.queues import QUEUES, Queue
+from soc.runtime.queues import QUEUES, Queue
 
 FRESH = timedelta(seconds=60)
 """A sample that is older says nothing about now."""

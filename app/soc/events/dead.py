@@ -12,7 +12,7 @@ from django.utils import timezone
 from soc.events import shapes
 from soc.events.ingest import Ingest
 from soc.events.models import DeadLetter
-from soc.queues import BY_NAME
+from soc.runtime.queues import BY_NAME
 
 LONGEST_KEPT = 1_500_000
 """Bytes of a message that are kept: more cannot be replayed, and no page shows it."""

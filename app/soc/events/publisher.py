@@ -15,8 +15,8 @@ import amqp
 from django.conf import settings
 from kombu import Connection, Exchange, Queue
 
-from soc.celery import app
-from soc.queues import BY_NAME
+from soc.runtime.celery import app
+from soc.runtime.queues import BY_NAME
 
 WINDOW = 1000
 """Messages sent at most without a confirm."""

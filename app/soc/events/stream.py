@@ -25,7 +25,7 @@ from kombu import Connection, Exchange, Queue
 from soc.events import dead, frames, shapes
 from soc.events.ingest import Ingest
 from soc.events.shapes import Malformed, WindowsEvent
-from soc.queues import BY_NAME
+from soc.runtime.queues import BY_NAME
 
 BATCH = 500
 PREFETCH = 2 * BATCH

@@ -2,8 +2,8 @@
 
 import logging
 
-from soc.celery import app
 from soc.events import retention
+from soc.runtime.celery import app
 
 logger = logging.getLogger(__name__)
 

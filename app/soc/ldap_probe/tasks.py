@@ -1,8 +1,8 @@
 """The tasks of the ldap_probe queue."""
 
-from soc.celery import app
 from soc.ldap_probe import report, rounds
 from soc.notify.tasks import wake
+from soc.runtime.celery import app
 
 
 @app.task

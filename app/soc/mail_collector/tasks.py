@@ -2,9 +2,9 @@
 
 from django.utils import timezone
 
-from soc.celery import app
 from soc.mail_collector import collect, conditions, reports
 from soc.notify.tasks import wake
+from soc.runtime.celery import app
 
 
 @app.task

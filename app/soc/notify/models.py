@@ -18,7 +18,7 @@ from soc.core.severity import Severity
 from soc.notify import templates
 from soc.notify.addresses import as_ascii
 from soc.provision.environment import split
-from soc.queues import BY_APPLICATION
+from soc.runtime.queues import BY_APPLICATION
 
 
 def validate_addresses(value: str) -> None:

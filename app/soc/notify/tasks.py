@@ -4,8 +4,8 @@ import logging
 
 from kombu.exceptions import OperationalError
 
-from soc.celery import app
 from soc.notify import delivery
+from soc.runtime.celery import app
 
 WAKE_UP_EXPIRES = 60
 """Seconds; the schedule comes in any case."""

@@ -17,7 +17,7 @@ from kombu.transport.native_delayed_delivery import (
     level_name,
 )
 
-from soc.queues import (
+from soc.runtime.queues import (
     BY_NAME,
     DEAD_LETTER_EXCHANGE,
     QUEUES,

@@ -28,7 +28,7 @@ from cryptography.fernet import Fernet
 
 from soc.provision import broker, environment, key_stores, pki
 from soc.provision.identity import OWN_CERTIFICATE, OWN_KEY, database_user
-from soc.queues import BY_NAME, QUEUES, STREAMS
+from soc.runtime.queues import BY_NAME, QUEUES, STREAMS
 
 CONTAINER_UID = 999
 """Every container runs as this id: the public MariaDB and RabbitMQ images give it to theirs."""

@@ -15,8 +15,8 @@ from programs import Program, make_program, problem_of
 
 from soc.alerts import engine
 from soc.alerts.models import Alert, Subject
-from soc.celery import app
 from soc.notify.models import OutboundMail, Subscription
+from soc.runtime.celery import app
 
 pytestmark = [pytest.mark.django_db, pytest.mark.usefixtures("rule")]
 

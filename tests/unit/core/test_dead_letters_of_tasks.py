@@ -18,7 +18,7 @@ from kombu import Connection
 
 from soc.core import dead_letters, queues
 from soc.core.models import DeadTask, QueueSample
-from soc.queues import BY_NAME
+from soc.runtime.queues import BY_NAME
 
 pytestmark = pytest.mark.django_db
 

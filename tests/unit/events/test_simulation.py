@@ -11,11 +11,11 @@ import pytest
 from django.core.management import CommandError, call_command
 from django.utils import timezone
 
-from soc.celery import app
 from soc.events import shapes, simulation
 from soc.events.publisher import Publisher
 from soc.events.simulation import Activity, Faults, Play, robots, say_something
 from soc.events.stream import _declare
+from soc.runtime.celery import app
 
 HEARTBEAT = Activity("heartbeat", 60, say_something)
 

@@ -13,9 +13,9 @@ from django.db import OperationalError
 from kombu import Exchange
 
 from harness import wait_for
-from soc.celery import app
 from soc.events import dead, shapes, stream
 from soc.events.ingest import Counts, Ingest, Refusal, Taken
+from soc.runtime.celery import app
 from winlogbeat import body, of_6
 
 GOOD = body(of_6())

@@ -26,7 +26,7 @@ from soc.ldap_probe.diagnostics import Outcome
 from soc.ldap_probe.models import DirectoryServer, ProbeResult, Profile, State
 from soc.ldap_probe.probe import Finding, Phase, Target
 from soc.ldap_probe.replicas import Copy
-from soc.queues import BY_NAME
+from soc.runtime.queues import BY_NAME
 
 pytestmark = pytest.mark.django_db
 

@@ -9,7 +9,7 @@ from django.db.models import QuerySet
 from soc.core import dead_letters
 from soc.core.models import DeadTask
 from soc.core.times import local
-from soc.queues import TASK_QUEUES
+from soc.runtime.queues import TASK_QUEUES
 
 NOBODY = "command line"
 

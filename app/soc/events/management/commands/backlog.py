@@ -17,11 +17,11 @@ from django.utils import timezone
 from kombu.exceptions import OperationalError
 
 from soc.alerts.spans import in_words
-from soc.celery import app
 from soc.events import backlog
 from soc.events.ingest import REMEMBERED
 from soc.events.models import BacklogAction, StreamSettings
-from soc.queues import BY_NAME, Queue
+from soc.runtime.celery import app
+from soc.runtime.queues import BY_NAME, Queue
 
 NOBODY = "command line"
 LOOK = 5.0

@@ -11,9 +11,9 @@ from celery.exceptions import SoftTimeLimitExceeded, TimeLimitExceeded
 from celery.signals import task_prerun, worker_before_create_process
 from django.db import Error, InterfaceError, OperationalError, close_old_connections
 
-from soc.core.control import leave_events_undeclared
-from soc.core.liveness import Liveness
-from soc.queues import queue_of
+from soc.runtime.control import leave_events_undeclared
+from soc.runtime.liveness import Liveness
+from soc.runtime.queues import queue_of
 
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "soc.settings")
 # `migrate` has run the checks; they would load the whole site's pages into every process.
@@ -96,7 +96,7 @@ def route(name: str, *_: object, **__: object) -> dict[str, str]:
     return {"queue": queue_of(name).name}
 
 
-app = celery.Celery("soc", task_cls=Task, control="soc.core.control:Control")
+app = celery.Celery("soc", task_cls=Task, control="soc.runtime.control:Control")
 app.on_after_configure.connect(leave_events_undeclared)
 app.config_from_object("django.conf:settings", namespace="CELERY")
 app.autodiscover_tasks()

@@ -1,6 +1,6 @@
 """Starts the worker of one queue with the options that the catalogue gives it.
 
-python -m soc.worker email
+python -m soc.runtime.worker email
 """
 
 import sys
@@ -8,8 +8,8 @@ from typing import Any
 
 from celery.utils.nodenames import default_nodename, host_format
 
-from soc.celery import app
-from soc.queues import BY_NAME, TASK_QUEUES, Queue
+from soc.runtime.celery import app
+from soc.runtime.queues import BY_NAME, TASK_QUEUES, Queue
 
 SHOWN_EVERY = 10.0
 """Seconds between two signs of life for Flower, which takes a worker for gone after twice that."""
@@ -18,7 +18,9 @@ SHOWN_EVERY = 10.0
 def main(arguments: list[str]) -> None:
     """Run the worker of the queue named in ``arguments`` until it is told to stop."""
     if len(arguments) != 1 or arguments[0] not in BY_NAME:
-        sys.exit(f"usage: python -m soc.worker QUEUE; a queue is one of {', '.join(BY_NAME)}")
+        sys.exit(
+            f"usage: python -m soc.runtime.worker QUEUE; a queue is one of {', '.join(BY_NAME)}"
+        )
     queue = BY_NAME[arguments[0]]
     if queue.stream:
         _empty_stream()

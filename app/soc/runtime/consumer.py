@@ -9,7 +9,7 @@ from celery.worker import consumer, heartbeat
 from celery.worker.consumer import heart
 from kombu.message import Message
 
-from soc.queues import queue_of
+from soc.runtime.queues import queue_of
 
 logger = logging.getLogger(__name__)
 

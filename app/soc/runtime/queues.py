@@ -115,5 +115,5 @@ def queue_of(task_name: str) -> Queue:
             return BY_APPLICATION[application]
     raise LookupError(
         f"{task_name} has no queue: a task is named soc.<application>.tasks.<function> "
-        f"and its application stands in soc/queues.py"
+        f"and its application stands in soc/runtime/queues.py"
     )
