@@ -16,7 +16,7 @@ from soc.alerts.models import Alert, AlertEvent, Rule, Subject
 from soc.beat.models import Instance, LagSample
 from soc.board import data as board_data
 from soc.board import headline as board_headline
-from soc.core import times
+from soc.common import times
 from soc.core.models import Heartbeat, QueueSample, TaskFailure
 from soc.core.schedules import next_run, request_run
 from soc.core.severity import Severity

@@ -9,7 +9,7 @@ from django.db import connection
 from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
 
-from soc.core import due
+from soc.common import due
 from soc.ssl_certs import lists, scan
 from soc.ssl_certs.models import Endpoint, RevocationList
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import tzdata
 
-from soc.core import times
+from soc.common import times
 
 HOUR = timedelta(hours=1)
 

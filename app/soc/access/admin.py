@@ -20,10 +20,10 @@ from unfold.decorators import action, display
 from unfold.forms import AdminPasswordChangeForm, UserChangeForm, UserCreationForm
 
 from soc.access.models import Identity
+from soc.common.times import local
 from soc.core import tokens
 from soc.core.admin import ReadOnlyAdmin
 from soc.core.models import ApiToken
-from soc.core.times import local
 
 for _model in (Group, LogEntry, User):
     admin.site.unregister(_model)

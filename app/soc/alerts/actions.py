@@ -9,7 +9,7 @@ from django.utils import timezone
 
 from soc.alerts.changes import ending, record
 from soc.alerts.models import OPEN, Alert, AlertEvent, Silence, Subject
-from soc.core.batches import batched
+from soc.common.batches import batched
 from soc.notify import outbox
 
 AT_ONCE = 200

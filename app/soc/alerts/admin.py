@@ -18,9 +18,9 @@ from unfold.decorators import action, display
 from soc.alerts import recurrence
 from soc.alerts.models import OPEN, Alert, Rule, Silence, Subject
 from soc.alerts.spans import in_words
+from soc.common.times import local
 from soc.core.admin import ReadOnlyAdmin
 from soc.core.severity import Severity
-from soc.core.times import local
 
 NEXT_WINDOWS = 5
 MOST_MATCHES = 50

@@ -18,8 +18,8 @@ from soc.alerts.changes import Outrun, change, ending, record, timers, write
 from soc.alerts.conditions import MOST_AHEAD, Condition, cleaned
 from soc.alerts.models import Alert, AlertEvent, Rule, Subject
 from soc.alerts.quiet import Quiet
+from soc.common.deadlocks import again_after_deadlock
 from soc.core.severity import Severity
-from soc.notify.deadlocks import again_after_deadlock
 
 MOST_AT_ONCE = 500
 """Conditions that are read, and written if nothing has changed, in one statement each."""

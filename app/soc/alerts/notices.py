@@ -3,9 +3,9 @@
 from collections.abc import Mapping
 
 from soc.alerts.models import Alert, AlertEvent
+from soc.common.times import local
 from soc.core.links import absolute, with_host
 from soc.core.severity import Severity
-from soc.core.times import local
 from soc.notify import outbox
 from soc.notify.templates import Notice
 

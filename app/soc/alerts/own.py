@@ -7,9 +7,9 @@ from django.conf import settings
 from soc.alerts.conditions import Condition
 from soc.beat import status
 from soc.beat.models import Instance
+from soc.common.times import local
 from soc.core import storage
 from soc.core.severity import Severity
-from soc.core.times import local
 from soc.notify import health
 
 BEAT_LAG = ("core", "beat-lag")

@@ -10,9 +10,9 @@ from django.db.models import Q, QuerySet
 
 from soc.alerts.conditions import one_line
 from soc.alerts.models import OPEN, Alert
+from soc.common.times import local
 from soc.core.links import absolute
 from soc.core.severity import Severity
-from soc.core.times import local
 from soc.notify import reports
 from soc.notify.digest import harmless
 from soc.notify.models import Subscription

@@ -9,7 +9,7 @@ from django.views.decorators.http import require_safe
 
 from soc import menu
 from soc.board import data, headline
-from soc.core import times
+from soc.common import times
 
 
 @require_safe

@@ -25,11 +25,11 @@ from unfold.decorators import action, display
 from unfold.widgets import UnfoldAdminSelectWidget, UnfoldAdminTextareaWidget
 
 from soc.beat.models import TaskOptions
+from soc.common.times import local
 from soc.core import dead_letters
 from soc.core.checks import problems_of
 from soc.core.models import DeadTask, Heartbeat, QueueSample, TaskFailure
 from soc.core.schedules import REQUEST_PREFIX, next_run, request_run
-from soc.core.times import local
 from soc.runtime.celery import app
 from soc.runtime.queues import TASK_QUEUES
 

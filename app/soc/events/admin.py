@@ -16,8 +16,8 @@ from unfold.admin import ModelAdmin, TabularInline
 from unfold.decorators import action, display
 from unfold.widgets import UnfoldAdminTextareaWidget
 
+from soc.common.times import local
 from soc.core.admin import ReadOnlyAdmin, preformatted
-from soc.core.times import local
 from soc.events import dead
 from soc.events.models import (
     BacklogAction,

@@ -6,9 +6,9 @@ from datetime import datetime, timedelta
 from django.db import models
 from django.utils import timezone
 
+from soc.common.deadlocks import again_after_deadlock
 from soc.events.models import Event, StreamSettings
 from soc.events.readers import registered
-from soc.notify.deadlocks import again_after_deadlock
 
 BATCH = 1000
 """Rows of one statement: some 20 ms on MariaDB."""

@@ -10,8 +10,8 @@ from soc.alerts import actions
 from soc.alerts.conditions import LONGEST_SUBJECT, Condition, one_line
 from soc.alerts.models import OPEN, Alert
 from soc.alerts.spans import in_words
+from soc.common.times import local
 from soc.core.severity import Severity
-from soc.core.times import local
 from soc.events.flow import Flow
 from soc.events.models import BotSeen
 

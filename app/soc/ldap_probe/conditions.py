@@ -9,8 +9,8 @@ from django.urls import reverse
 
 from soc.alerts import actions, engine
 from soc.alerts.conditions import Condition
+from soc.common.times import local
 from soc.core.severity import Severity
-from soc.core.times import local
 from soc.ldap_probe import replication, speed
 from soc.ldap_probe.credentials import HELD_BACK, is_held
 from soc.ldap_probe.diagnostics import ANSWERED, Outcome

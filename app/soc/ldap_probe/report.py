@@ -11,9 +11,9 @@ from django.db.models import Avg, Count, F, Max, Value
 from django.db.models.functions import Coalesce
 from django.utils import timezone
 
+from soc.common.times import local
 from soc.core.links import absolute
 from soc.core.severity import Severity
-from soc.core.times import local
 from soc.ldap_probe.conditions import APPLICATION
 from soc.ldap_probe.diagnostics import ANSWERED
 from soc.ldap_probe.models import DirectoryServer, ProbeResult, State

@@ -10,7 +10,8 @@ from datetime import datetime, timedelta
 from django.db import connection, transaction
 from django.utils import timezone
 
-from soc.core import due
+from soc.common import due
+from soc.common.deadlocks import again_after_deadlock
 from soc.core.sealed import SealProblem
 from soc.core.severity import Severity
 from soc.ldap_probe import conditions, credentials, replication, speed
@@ -18,7 +19,6 @@ from soc.ldap_probe.diagnostics import ANSWERED, Outcome
 from soc.ldap_probe.models import DirectoryServer, ProbeResult, State
 from soc.ldap_probe.probe import HAS_CLIENT, Finding, Phase, Security, Target, probe
 from soc.ldap_probe.turns import Turn, Turns
-from soc.notify.deadlocks import again_after_deadlock
 
 MOST_AT_ONCE = 100
 """Servers of one round, each probed by a thread of its own (docs/ldap.md has the measurement).

@@ -14,6 +14,7 @@ from django.db import models, transaction
 
 from soc.alerts import engine
 from soc.alerts.conditions import Condition
+from soc.common.deadlocks import again_after_deadlock
 from soc.core.severity import Severity
 from soc.events import silence
 from soc.mail_collector import messages, pairing
@@ -25,7 +26,6 @@ from soc.mail_collector.models import (
     Route,
     Watch,
 )
-from soc.notify.deadlocks import again_after_deadlock
 
 APPLICATION = "mail_collector"
 CHECK = "check"

@@ -14,8 +14,8 @@ from django.urls import reverse
 from soc.alerts import engine
 from soc.alerts.conditions import Condition
 from soc.alerts.spans import in_words
+from soc.common.times import local
 from soc.core.severity import Severity
-from soc.core.times import local
 from soc.events import flow, silence
 from soc.events.flow import Flow
 from soc.events.models import Bot

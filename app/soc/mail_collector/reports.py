@@ -10,9 +10,9 @@ from django.db import transaction
 from django.db.models import Count, Max, Q
 
 from soc.alerts.models import OPEN, Alert
+from soc.common.times import local
 from soc.core.links import absolute
 from soc.core.severity import Severity
-from soc.core.times import local
 from soc.events.models import BotSeen, Site
 from soc.mail_collector.collect import APPLICATION
 from soc.mail_collector.models import (

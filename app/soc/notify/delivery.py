@@ -17,9 +17,9 @@ from django.db import OperationalError, connection, transaction
 from django.db.models import Case, DateTimeField, F, Q, QuerySet, Value, When
 from django.utils import timezone
 
-from soc.core.batches import batched
+from soc.common.batches import batched
+from soc.common.deadlocks import again_after_deadlock
 from soc.notify import digest, relay, smtp, templates
-from soc.notify.deadlocks import again_after_deadlock
 from soc.notify.models import CLAIM, LIFE, OutboundMail, Relay, Subscription, words_of
 
 BATCH = 5

@@ -20,9 +20,9 @@ from django.db import transaction
 from django.db.models import Prefetch
 from django.utils import timezone
 
+from soc.common.deadlocks import again_after_deadlock
 from soc.core.severity import Severity
 from soc.notify import templates
-from soc.notify.deadlocks import again_after_deadlock
 from soc.notify.models import LIFE, LIFE_OF_A_REPORT, OutboundMail, Subscription
 
 LOOKED_UP_AT_ONCE = 500

@@ -11,8 +11,8 @@ from django.urls import reverse
 from soc.alerts import actions, engine
 from soc.alerts.conditions import LONGEST_SUBJECT, Condition, one_line
 from soc.alerts.models import Subject
+from soc.common.times import local
 from soc.core.severity import Severity
-from soc.core.times import local
 from soc.ssl_certs.models import Certificate, Endpoint
 from soc.ssl_certs.probe import ProbeError
 

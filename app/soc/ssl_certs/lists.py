@@ -17,7 +17,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
 from django.utils import timezone
 
-from soc.core import due
+from soc.common import due
 from soc.ssl_certs import revocation
 from soc.ssl_certs.models import RevocationList
 

@@ -7,7 +7,7 @@ from datetime import datetime, timedelta
 from django.db import transaction
 from django.utils import timezone
 
-from soc.core import due
+from soc.common import due
 from soc.ssl_certs import probe, store
 from soc.ssl_certs.models import Endpoint
 from soc.ssl_certs.probe import Outcome, ProbeError

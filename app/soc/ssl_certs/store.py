@@ -15,7 +15,7 @@ from django.db import InterfaceError, OperationalError, connection, transaction
 from django.db.models import Q
 from django.utils import timezone
 
-from soc.notify.deadlocks import again_after_deadlock
+from soc.common.deadlocks import again_after_deadlock
 from soc.ssl_certs import chain, changes, conditions, lists, strength
 from soc.ssl_certs.expiry import Nearness
 from soc.ssl_certs.models import Certificate, Change, Endpoint, Observation, fingerprints

@@ -3,7 +3,7 @@
 from celery.exceptions import SoftTimeLimitExceeded
 from django.utils import timezone
 
-from soc.core.batches import batched
+from soc.common.batches import batched
 from soc.notify.tasks import wake
 from soc.runtime.celery import app
 from soc.ssl_certs import lists, scan, searches, verification

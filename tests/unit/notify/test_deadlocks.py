@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 from django.db import OperationalError
 
-from soc.notify import deadlocks
-from soc.notify.deadlocks import again_after_deadlock
+from soc.common import deadlocks
+from soc.common.deadlocks import again_after_deadlock
 
 DEADLOCK = OperationalError(deadlocks.DEADLOCK, "Deadlock found")
 

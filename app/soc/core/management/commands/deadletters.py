@@ -6,9 +6,9 @@ from typing import Any
 from django.core.management import BaseCommand, CommandError, CommandParser
 from django.db.models import QuerySet
 
+from soc.common.times import local
 from soc.core import dead_letters
 from soc.core.models import DeadTask
-from soc.core.times import local
 from soc.runtime.queues import TASK_QUEUES
 
 NOBODY = "command line"

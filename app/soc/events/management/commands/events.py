@@ -12,7 +12,7 @@ from django.core.management import BaseCommand, CommandError, CommandParser
 from django.db.models import QuerySet
 from django.utils import timezone
 
-from soc.core.times import local
+from soc.common.times import local
 from soc.events import dead, simulation
 from soc.events.models import DeadLetter
 from soc.events.publisher import QUEUE, Publisher
