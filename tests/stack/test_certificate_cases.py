@@ -18,6 +18,7 @@ from cryptography.x509.oid import ExtendedKeyUsageOID
 
 import pki
 from harness import missing, new_name, run, wait_for
+from soc.common.net import a_label
 from soc.ssl_certs import chain, probe
 from soc.ssl_certs.chain import Validity
 from soc.ssl_certs.probe import Presented, StartTls, Target
@@ -186,7 +187,7 @@ def identity(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def _sni(name: str) -> str:
-    return name if name == ADDRESS else probe.a_label(name)
+    return name if name == ADDRESS else a_label(name)
 
 
 @pytest.fixture(scope="module")

@@ -32,9 +32,9 @@ from cryptography.x509.oid import (
 from OpenSSL import crypto
 from OpenSSL.SSL import X509VerificationCodes as Code
 
+from soc.common.net import a_label
 from soc.ssl_certs import revocation
 from soc.ssl_certs.extensions import Readable, readable
-from soc.ssl_certs.probe import a_label
 from soc.ssl_certs.revocation import Evidence
 
 T = TypeVar("T")

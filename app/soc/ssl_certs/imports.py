@@ -10,7 +10,8 @@ from typing import Any
 from django.core.exceptions import ValidationError
 from django.db import transaction
 
-from soc.ssl_certs import probe, searches
+from soc.common.net import a_label
+from soc.ssl_certs import searches
 from soc.ssl_certs.models import Authority, Endpoint, Group, Search
 
 MOST_LINES = 10_000
@@ -355,7 +356,7 @@ def _name(text: str) -> str:
     except ValueError:
         pass
     try:
-        probe.a_label(text)
+        a_label(text)
     except ValueError as error:
         raise ValueError(f"{text[:80]!r} is no host name ({error})") from None
     return text.removesuffix(".").lower()

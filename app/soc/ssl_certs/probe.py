@@ -26,10 +26,10 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import TypeVar
 
-import idna
 from cryptography import x509
 from OpenSSL import SSL
 
+from soc.common.net import a_label
 from soc.ssl_certs import farewells
 from soc.ssl_certs.farewells import Encrypted, Farewell
 
@@ -242,26 +242,6 @@ _SILENCE = {
     False: "look at the service behind it, and at the protocol if it wants STARTTLS",
 }
 """What to look at when a peer says nothing, by whether a greeting or STARTTLS was waited for."""
-
-_LONGEST_LABEL = 63
-_LONGEST_NAME = 253
-
-
-def a_label(name: str) -> str:
-    """Return a host name in lower-case ASCII, without a final dot.
-
-    Letters outside ASCII become A-labels as in browsers (IDNA 2008, RFC 5891, with the mapping of
-    UTS 46). ASCII is taken as it stands: hosts of private networks have underscores.
-    Raises ValueError when `name` cannot be a host name.
-    """
-    bare = name.removesuffix(".")
-    ascii_name = bare.lower() if bare.isascii() else idna.encode(bare, uts46=True).decode("ascii")
-    labels = ascii_name.split(".")
-    if not all(0 < len(label) <= _LONGEST_LABEL for label in labels):
-        raise ValueError("a label is empty or longer than 63 characters")
-    if len(ascii_name) > _LONGEST_NAME or not ascii_name.isprintable() or " " in ascii_name:
-        raise ValueError("not a host name")
-    return ascii_name
 
 
 # --- TCP -----------------------------------------------------------------------------------------

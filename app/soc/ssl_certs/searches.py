@@ -7,6 +7,7 @@ from contextlib import closing
 from cryptography import x509
 from django.utils import timezone
 
+from soc.common.net import a_label
 from soc.core.schedules import request_run
 from soc.ssl_certs import chain, probe
 from soc.ssl_certs.models import Endpoint, Search
@@ -82,7 +83,7 @@ def _is_host(name: str) -> bool:
     else:
         return False
     try:
-        probe.a_label(name)
+        a_label(name)
     except ValueError:
         return False
     return True

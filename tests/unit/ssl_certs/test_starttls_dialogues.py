@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 import pki
+from soc.common.net import a_label
 from soc.ssl_certs import farewells, probe
 from soc.ssl_certs.probe import Outcome, StartTls, Target
 
@@ -220,4 +221,4 @@ def test_every_protocol_has_a_dialogue_and_a_farewell() -> None:
     [("straße.example", "xn--strae-oqa.example"), ("BÜCHER.example.", "xn--bcher-kva.example")],
 )
 def test_names_are_encoded_as_browsers_do(name: str, ascii_name: str) -> None:
-    assert probe.a_label(name) == ascii_name
+    assert a_label(name) == ascii_name
