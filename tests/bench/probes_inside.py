@@ -66,7 +66,8 @@ def register(folder: Path, hosts: list[str]) -> None:
     setup()
     from django.utils import timezone
 
-    from soc.ssl_certs.models import Authority, Endpoint
+    from soc.ssl_certs.models import Endpoint
+    from soc.trust.models import Authority
 
     plan = json.loads((folder / "plan.json").read_text())
     authority, _ = Authority.objects.update_or_create(

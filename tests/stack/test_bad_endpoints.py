@@ -27,7 +27,8 @@ EXPECTED = {
 def observed(stack: Stack, peers: str, authorities: Authorities) -> dict[int, dict[str, str]]:
     """Register an endpoint per port, and one that does not resolve; wait for two scans of each."""
     stack.data(f"""
-from soc.ssl_certs.models import Authority, Endpoint
+from soc.trust.models import Authority
+from soc.ssl_certs.models import Endpoint
 authority = Authority.objects.create(name="test CA", pem={authorities.root.cert_pem.decode()!r})
 for port in {list(EXPECTED)}:
     Endpoint.objects.create(host={peers!r}, port=port, authority=authority)

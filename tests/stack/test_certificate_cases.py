@@ -19,10 +19,11 @@ from cryptography.x509.oid import ExtendedKeyUsageOID
 import pki
 from harness import missing, new_name, run, wait_for
 from soc.common.net import a_label
-from soc.ssl_certs import chain, probe
-from soc.ssl_certs.chain import Validity
+from soc.ssl_certs import probe
 from soc.ssl_certs.probe import Presented, StartTls, Target
-from soc.ssl_certs.revocation import Evidence
+from soc.trust import chain
+from soc.trust.chain import Validity
+from soc.trust.revocation import Evidence
 
 SERVERS = Path(__file__).parent / "peers" / "servers"
 LIST = "http://crl.cases.internal/ca.crl"

@@ -320,7 +320,7 @@ def watched(
     )
     stack.data(f"""
 from soc.ldap_probe.models import Credential, DirectoryServer
-from soc.ssl_certs.models import Authority
+from soc.trust.models import Authority
 authority = Authority.objects.create(
     name="test", pem={servers.authorities["good"].cert_pem.decode()!r})
 reader = Credential.objects.create(

@@ -14,7 +14,8 @@ from django_celery_beat.models import ClockedSchedule, IntervalSchedule, Periodi
 from soc.core.models import Heartbeat, QueueSample, TaskFailure
 from soc.core.schedules import next_run
 from soc.notify.models import OutboundMail, Subscription
-from soc.ssl_certs.models import Authority, Certificate, Endpoint, Observation
+from soc.ssl_certs.models import Certificate, Endpoint, Observation
+from soc.trust.models import Authority
 
 pytestmark = [pytest.mark.django_db, pytest.mark.usefixtures("plain_static_files")]
 

@@ -10,8 +10,10 @@ from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
 
 from soc.common import due
-from soc.ssl_certs import lists, scan
-from soc.ssl_certs.models import Endpoint, RevocationList
+from soc.ssl_certs import scan
+from soc.ssl_certs.models import Endpoint
+from soc.trust import crls
+from soc.trust.models import RevocationList
 
 pytestmark = pytest.mark.django_db
 
@@ -34,11 +36,11 @@ def test_an_endpoint_that_is_due_later_than_its_interval_is_due_now() -> None:
 
 
 def test_a_list_that_is_due_later_than_any_is_fetched(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(lists, "_body", lambda _: b"")
+    monkeypatch.setattr(crls, "_body", lambda _: b"")
     now = timezone.now()
     for name, hours in (("ahead", 13), ("later", 11)):
         RevocationList.objects.create(url=name, next_fetch_at=now + hours * HOUR)
-    assert lists.fetch_due() == 1
+    assert crls.fetch_due() == 1
     assert RevocationList.objects.get(url="ahead").error
 
 

@@ -11,7 +11,7 @@ from django.core.exceptions import ValidationError
 from django.db import models, transaction
 
 from soc.ldap_probe.models import Credential, DirectoryServer, Profile
-from soc.ssl_certs.models import Authority
+from soc.trust.models import Authority
 
 COLUMNS = (
     *("host", "port", "security", "authority", "base", "filter", "credential", "profile"),

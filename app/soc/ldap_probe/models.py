@@ -12,7 +12,7 @@ from soc.core.models import Retention
 from soc.core.sealed import SealedField
 from soc.ldap_probe import probe
 from soc.ldap_probe.diagnostics import Outcome
-from soc.ssl_certs.models import Authority
+from soc.trust.models import Authority
 
 TOTAL = "total"
 

@@ -17,17 +17,10 @@ from unfold.widgets import UnfoldAdminTextareaWidget
 
 from soc.core.admin import ReadOnlyAdmin, preformatted
 from soc.core.schedules import request_run
-from soc.ssl_certs.chain import Validity
-from soc.ssl_certs.models import (
-    Authority,
-    Certificate,
-    Change,
-    Endpoint,
-    Group,
-    Observation,
-    RevocationList,
-)
+from soc.ssl_certs.models import Certificate, Change, Endpoint, Group, Observation
 from soc.ssl_certs.tasks import scan_endpoint
+from soc.trust.chain import Validity
+from soc.trust.models import Authority, RevocationList
 
 MOST_REQUESTS = 50
 """Above this, endpoints are made due instead of being requested one by one."""

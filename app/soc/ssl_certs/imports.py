@@ -12,7 +12,8 @@ from django.db import transaction
 
 from soc.common.net import a_label
 from soc.ssl_certs import searches
-from soc.ssl_certs.models import Authority, Endpoint, Group, Search
+from soc.ssl_certs.models import Endpoint, Group, Search
+from soc.trust.models import Authority
 
 MOST_LINES = 10_000
 COLUMNS = (

@@ -10,21 +10,11 @@ from django.db.models import F
 from django.utils import timezone
 
 from soc.core.models import Retention
-from soc.ssl_certs import chain, probe
+from soc.ssl_certs import probe
 from soc.ssl_certs.expiry import Limit, Limits
 
-
-def validate_bundle(pem: str) -> None:
-    """Check that a text holds at least one PEM certificate.
-
-    Raises:
-        ValidationError: it does not.
-    """
-    try:
-        chain.parse_trust(pem.encode())
-    except chain.TrustError as error:
-        raise ValidationError(str(error)) from error
-
+# Landed migrations import the validator from here; loading both models registers them.
+from soc.trust.models import Authority, RevocationList, validate_bundle  # noqa: F401
 
 _FINGERPRINT = re.compile(r"[0-9A-F]{64}")
 
@@ -51,20 +41,6 @@ def validate_fingerprints(text: str) -> None:
         ValidationError: it does not.
     """
     fingerprints(text)
-
-
-class Authority(models.Model):
-    """A named bundle of CA certificates that endpoints and directories are verified against."""
-
-    name = models.CharField(max_length=100, unique=True)
-    pem = models.TextField("PEM bundle", validators=[validate_bundle])
-
-    class Meta:
-        ordering = ("name",)
-        verbose_name_plural = "authorities"
-
-    def __str__(self) -> str:
-        return self.name
 
 
 _DAYS = {"validators": [MaxValueValidator(3650)]}
@@ -327,25 +303,6 @@ class Change(models.Model):
 
     def __str__(self) -> str:
         return f"{self.endpoint} {self.kind}"
-
-
-class RevocationList(models.Model):
-    """A CRL that trusted certificates name, and the last body that was fetched."""
-
-    url = models.CharField(max_length=255, unique=True)
-    body = models.BinaryField(null=True)
-    fetched_at = models.DateTimeField(null=True)
-    next_fetch_at = models.DateTimeField(default=timezone.now, db_index=True)
-    wanted_at = models.DateTimeField(default=timezone.now)
-    error = models.TextField(blank=True)
-
-    retention = Retention("wanted_at", days=14)
-
-    class Meta:
-        indexes = (models.Index(fields=["wanted_at"], name="revocation_list_age"),)
-
-    def __str__(self) -> str:
-        return self.url
 
 
 class Verification(models.Model):

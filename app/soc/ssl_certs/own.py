@@ -6,7 +6,8 @@ from django.conf import settings
 
 from soc.provision import environment
 from soc.provision.identity import OWN_CERTIFICATE
-from soc.ssl_certs.models import Authority, Endpoint, Group
+from soc.ssl_certs.models import Endpoint, Group
+from soc.trust.models import Authority
 
 RENEWED_BY_HAND = "renewed by hand"
 """The group of endpoints of whose end people want to know a fixed number of days before."""

@@ -16,7 +16,6 @@ from django.db.models.functions import Left, TruncDate
 
 from soc.ssl_certs import picture, strips
 from soc.ssl_certs.models import (
-    Authority,
     Certificate,
     Change,
     Endpoint,
@@ -26,6 +25,7 @@ from soc.ssl_certs.models import (
     Verification,
 )
 from soc.ssl_certs.strips import TONES
+from soc.trust.models import Authority
 
 Status = Endpoint.Status
 

@@ -9,9 +9,10 @@ from django.utils import timezone
 
 from soc.common.net import a_label
 from soc.core.schedules import request_run
-from soc.ssl_certs import chain, probe
+from soc.ssl_certs import probe
 from soc.ssl_certs.models import Endpoint, Search
 from soc.ssl_certs.probe import Presented, StartTls, Target
+from soc.trust import chain
 
 TASK = "soc.ssl_certs.tasks.search_ranges"
 

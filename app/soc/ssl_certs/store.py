@@ -16,11 +16,12 @@ from django.db.models import Q
 from django.utils import timezone
 
 from soc.common.deadlocks import again_after_deadlock
-from soc.ssl_certs import chain, changes, conditions, lists, strength
+from soc.ssl_certs import changes, conditions, strength
 from soc.ssl_certs.expiry import Nearness
 from soc.ssl_certs.models import Certificate, Change, Endpoint, Observation, fingerprints
 from soc.ssl_certs.probe import Outcome, Presented, ProbeError
-from soc.ssl_certs.revocation import Evidence
+from soc.trust import chain, crls
+from soc.trust.revocation import Evidence
 
 RETRY = timedelta(minutes=1)
 """When an endpoint that was not reached is tried again, the first time."""
@@ -103,7 +104,7 @@ class Judge:
     """Judges what endpoints of one batch present, with trust stores and CRLs read once."""
 
     def __init__(self, now: datetime) -> None:
-        self._lists = lists.Lists(now)
+        self._lists = crls.Lists(now)
 
     def judge(self, endpoint: Endpoint, result: Presented | ProbeError) -> Finding:
         """Return the finding of one scan that has just ended."""
@@ -154,7 +155,7 @@ def store(found: Sequence[Finding]) -> int:
     """
     if not found:
         return 0
-    lists.want(finding.verdict.path for finding in found if _checks_lists(finding))
+    crls.want(finding.verdict.path for finding in found if _checks_lists(finding))
     return conditions.report(_written(found))
 
 

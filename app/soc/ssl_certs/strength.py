@@ -14,7 +14,7 @@ from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import dsa, ec, rsa
 
-from soc.ssl_certs import chain
+from soc.trust import chain
 
 LEAST_RSA_BITS = 2048
 LEAST_CURVE_BITS = 224

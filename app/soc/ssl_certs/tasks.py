@@ -6,7 +6,8 @@ from django.utils import timezone
 from soc.common.batches import batched
 from soc.notify.tasks import wake
 from soc.runtime.celery import app
-from soc.ssl_certs import lists, scan, searches, verification
+from soc.ssl_certs import scan, searches, verification
+from soc.trust import crls
 
 
 @app.task
@@ -52,4 +53,4 @@ def search_ranges(key: int) -> None:
 @app.task
 def fetch_lists() -> int:
     """Fetch the revocation lists that are due, and return how many."""
-    return lists.fetch_due()
+    return crls.fetch_due()

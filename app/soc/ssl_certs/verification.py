@@ -8,10 +8,11 @@ from datetime import datetime
 from django.utils import timezone
 
 from soc.core.schedules import request_run
-from soc.ssl_certs import chain, probe, scan, store
+from soc.ssl_certs import probe, scan, store
 from soc.ssl_certs.expiry import Nearness
 from soc.ssl_certs.models import Certificate, Endpoint, Verification
 from soc.ssl_certs.probe import ProbeError, Target
+from soc.trust import chain
 
 TASK = "soc.ssl_certs.tasks.verify_renewal"
 

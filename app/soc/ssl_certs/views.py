@@ -17,7 +17,8 @@ from soc import menu
 from soc.access import throttle
 from soc.core import tokens
 from soc.ssl_certs import feed, imports, pages, searches, verification
-from soc.ssl_certs.models import Authority, Endpoint, Group
+from soc.ssl_certs.models import Endpoint, Group
+from soc.trust.models import Authority
 
 VIEW = "ssl_certs.view_endpoint"
 LONGEST_LIST = 1_000_000

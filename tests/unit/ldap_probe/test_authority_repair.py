@@ -11,7 +11,7 @@ from django.apps import apps
 from django.db import connection, models
 
 from soc.ldap_probe.models import DirectoryServer
-from soc.ssl_certs.models import Authority
+from soc.trust.models import Authority
 
 repair = import_module("soc.ldap_probe.migrations.0006_repair_authorities")
 BOUND = DirectoryServer._meta.get_field("authority")

@@ -17,7 +17,7 @@ from soc.alerts.models import OPEN, Alert
 from soc.ldap_probe import rounds
 from soc.ldap_probe.models import Credential, DirectoryServer
 from soc.ldap_probe.session import Session
-from soc.ssl_certs.models import Authority
+from soc.trust.models import Authority
 
 pytestmark = [pytest.mark.drill, pytest.mark.django_db]
 

@@ -18,7 +18,8 @@ from icalendar import Calendar
 
 from soc.core import tokens
 from soc.ssl_certs import picture, strips
-from soc.ssl_certs.models import Authority, Certificate, Change, Endpoint, Observation, Verification
+from soc.ssl_certs.models import Certificate, Change, Endpoint, Observation, Verification
+from soc.trust.models import Authority
 
 pytestmark = [pytest.mark.django_db, pytest.mark.usefixtures("plain_static_files")]
 

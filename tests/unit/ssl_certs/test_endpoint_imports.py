@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 
 from soc.ssl_certs import imports, searches
-from soc.ssl_certs.models import Authority, Endpoint, Group, Search
+from soc.ssl_certs.models import Endpoint, Group, Search
+from soc.trust.models import Authority
 
 pytestmark = pytest.mark.django_db
 

@@ -16,7 +16,8 @@ from cryptography.hazmat.primitives.serialization import Encoding
 
 import pki
 from soc.ssl_certs import scan
-from soc.ssl_certs.models import Authority, Certificate, Endpoint
+from soc.ssl_certs.models import Certificate, Endpoint
+from soc.trust.models import Authority
 
 pytestmark = pytest.mark.django_db
 

@@ -9,7 +9,8 @@ import pytest
 
 import pki
 from soc.ssl_certs import own
-from soc.ssl_certs.models import Authority, Endpoint
+from soc.ssl_certs.models import Endpoint
+from soc.trust.models import Authority
 
 pytestmark = pytest.mark.django_db
 

@@ -19,10 +19,10 @@ from cryptography.x509 import ocsp
 from cryptography.x509.oid import ExtendedKeyUsageOID
 
 import pki
-from soc.ssl_certs import chain, lists, revocation
-from soc.ssl_certs.chain import Validity
-from soc.ssl_certs.models import RevocationList
-from soc.ssl_certs.revocation import Evidence
+from soc.trust import chain, crls, revocation
+from soc.trust.chain import Validity
+from soc.trust.models import RevocationList
+from soc.trust.revocation import Evidence
 
 HOST = "www.example.org"
 URL = "http://crl.example.org/ca.crl"
@@ -221,12 +221,12 @@ def test_a_list_is_wanted_fetched_and_found(server: tuple[str, dict[str, bytes]]
     url = f"{address}/ca.crl"
     leaf = pki.issue(HOST, ROOT, extensions=naming(url))
     for _ in range(2):
-        lists.want([(leaf.cert, ROOT.cert)])
+        crls.want([(leaf.cert, ROOT.cert)])
     assert RevocationList.objects.get().url == url
-    assert url not in lists.Lists(pki.NOW)
+    assert url not in crls.Lists(pki.NOW)
     answers["/ca.crl"] = crl().public_bytes(Encoding.PEM)
-    assert (lists.fetch_due(), lists.fetch_due()) == (1, 0)
-    assert lists.Lists(pki.NOW)[url] == crl_of(url)
+    assert (crls.fetch_due(), crls.fetch_due()) == (1, 0)
+    assert crls.Lists(pki.NOW)[url] == crl_of(url)
 
 
 def crl_of(url: str) -> x509.CertificateRevocationList:
@@ -236,7 +236,7 @@ def crl_of(url: str) -> x509.CertificateRevocationList:
 @pytest.mark.django_db
 @pytest.mark.parametrize(
     ("body", "error"),
-    [(None, "404"), (b"<html>", "parsing"), (bytes(lists.MOST_BYTES + 1), "more than")],
+    [(None, "404"), (b"<html>", "parsing"), (bytes(crls.MOST_BYTES + 1), "more than")],
 )
 def test_what_is_no_list_is_told_and_tried_again_later(
     server: tuple[str, dict[str, bytes]], body: bytes | None, error: str
@@ -245,7 +245,7 @@ def test_what_is_no_list_is_told_and_tried_again_later(
     if body is not None:
         answers["/ca.crl"] = body
     row = RevocationList.objects.create(url=f"{address}/ca.crl")
-    lists.fetch_due()
+    crls.fetch_due()
     row.refresh_from_db()
     assert error in row.error
     assert row.body is None
@@ -260,15 +260,15 @@ def undecodable(body: bytes) -> x509.CertificateRevocationList:
 
 
 @pytest.mark.django_db
-@pytest.mark.parametrize("decode", [lists._decoded, undecodable], ids=["version", "anything"])
+@pytest.mark.parametrize("decode", [crls._decoded, undecodable], ids=["version", "anything"])
 def test_a_list_that_cannot_be_read_stops_no_other(
     server: tuple[str, dict[str, bytes]], monkeypatch: pytest.MonkeyPatch, decode: object
 ) -> None:
     address, answers = server
     answers |= {"/odd.crl": UNKNOWN_VERSION, "/good.crl": crl().public_bytes(Encoding.DER)}
-    real = lists._decoded
+    real = crls._decoded
     monkeypatch.setattr(
-        lists, "_decoded", lambda body: (decode if body == UNKNOWN_VERSION else real)(body)
+        crls, "_decoded", lambda body: (decode if body == UNKNOWN_VERSION else real)(body)
     )
     odd, good = (
         RevocationList.objects.create(
@@ -276,7 +276,7 @@ def test_a_list_that_cannot_be_read_stops_no_other(
         )
         for name, hours in (("odd", 5), ("good", 4))
     )
-    assert lists.fetch_due() == 2
+    assert crls.fetch_due() == 2
     odd.refresh_from_db()
     good.refresh_from_db()
     assert good.fetched_at

@@ -20,8 +20,10 @@ from django.utils import timezone
 import pki
 from soc.alerts.models import Alert
 from soc.notify.models import OutboundMail, Subscription
-from soc.ssl_certs import chain, scan, store, tasks
-from soc.ssl_certs.models import Authority, Certificate, Endpoint, Group, Observation
+from soc.ssl_certs import scan, store, tasks
+from soc.ssl_certs.models import Certificate, Endpoint, Group, Observation
+from soc.trust import chain
+from soc.trust.models import Authority
 
 pytestmark = pytest.mark.django_db
 

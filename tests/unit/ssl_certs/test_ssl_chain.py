@@ -20,8 +20,8 @@ from hypothesis import strategies as st
 from OpenSSL import crypto
 
 import pki
-from soc.ssl_certs import chain
-from soc.ssl_certs.chain import Validity
+from soc.trust import chain
+from soc.trust.chain import Validity
 
 NEEDS_OPENSSL = pytest.mark.skipif(not shutil.which("openssl"), reason="needs the openssl command")
 

@@ -12,9 +12,11 @@ from django.utils import timezone
 import pki
 from soc.alerts.models import Alert
 from soc.core.severity import Severity
-from soc.ssl_certs import chain, store, strength
-from soc.ssl_certs.models import Authority, Endpoint
+from soc.ssl_certs import store, strength
+from soc.ssl_certs.models import Endpoint
 from soc.ssl_certs.probe import Presented
+from soc.trust import chain
+from soc.trust.models import Authority
 
 HOST = "www.example.org"
 ROOT = pki.issue("Root", ca=True)

@@ -15,8 +15,10 @@ from django.utils import timezone
 
 import pki
 from soc.alerts.models import Alert
-from soc.ssl_certs import chain, scan, verification
-from soc.ssl_certs.models import Authority, Endpoint
+from soc.ssl_certs import scan, verification
+from soc.ssl_certs.models import Endpoint
+from soc.trust import chain
+from soc.trust.models import Authority
 
 pytestmark = pytest.mark.django_db
 

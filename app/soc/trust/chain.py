@@ -33,9 +33,9 @@ from OpenSSL import crypto
 from OpenSSL.SSL import X509VerificationCodes as Code
 
 from soc.common.net import a_label
-from soc.ssl_certs import revocation
-from soc.ssl_certs.extensions import Readable, readable
-from soc.ssl_certs.revocation import Evidence
+from soc.trust import revocation
+from soc.trust.extensions import Readable, readable
+from soc.trust.revocation import Evidence
 
 T = TypeVar("T")
 

@@ -18,8 +18,8 @@ from cryptography.hazmat.primitives.serialization import Encoding
 from django.utils import timezone
 
 from soc.common import due
-from soc.ssl_certs import revocation
-from soc.ssl_certs.models import RevocationList
+from soc.trust import revocation
+from soc.trust.models import RevocationList
 
 MOST_BYTES = 4 * 1024 * 1024
 TIMEOUT = 10

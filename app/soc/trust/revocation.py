@@ -21,7 +21,7 @@ from cryptography.x509.oid import ExtendedKeyUsageOID
 from OpenSSL import crypto
 from OpenSSL.SSL import X509VerificationCodes as Code
 
-from soc.ssl_certs.extensions import readable
+from soc.trust.extensions import readable
 
 
 @dataclass(frozen=True)
