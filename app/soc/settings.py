@@ -57,6 +57,7 @@ INSTALLED_APPS = [
     "django_celery_beat",
     "soc.beat",
     "soc.core",
+    "soc.schedules",
     "soc.notify",
     "soc.alerts",
     "soc.events",

@@ -12,8 +12,8 @@ from django.utils import timezone
 from django_celery_beat.models import ClockedSchedule, IntervalSchedule, PeriodicTask, SolarSchedule
 
 from soc.core.models import Heartbeat, QueueSample, TaskFailure
-from soc.core.schedules import next_run
 from soc.notify.models import OutboundMail, Subscription
+from soc.schedules.schedules import next_run
 from soc.ssl_certs.models import Certificate, Endpoint, Observation
 from soc.trust.models import Authority
 

@@ -18,10 +18,10 @@ from soc.board import data as board_data
 from soc.board import headline as board_headline
 from soc.common import times
 from soc.core.models import Heartbeat, QueueSample, TaskFailure
-from soc.core.schedules import next_run, request_run
 from soc.core.severity import Severity
 from soc.notify.models import OutboundMail, Relay
 from soc.runtime.queues import QUEUES
+from soc.schedules.schedules import next_run, request_run
 from soc.ssl_certs.models import Certificate, Endpoint
 
 pytestmark = [pytest.mark.django_db, pytest.mark.usefixtures("plain_static_files")]

@@ -25,7 +25,6 @@ from django.urls.resolvers import RoutePattern
 from gunicorn.config import Config
 
 from soc import addresses as known_addresses
-from soc.core import checks
 from soc.provision import broker, environment, grants, site
 from soc.runtime.celery import app
 from soc.runtime.queues import (
@@ -36,6 +35,7 @@ from soc.runtime.queues import (
     TASK_QUEUES,
     queue_of,
 )
+from soc.schedules import checks
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 COMPOSE_TEXT = (REPOSITORY / "compose.yaml").read_text()

@@ -8,9 +8,10 @@ from django.apps import apps
 from django.utils import timezone
 from django_celery_beat.models import PeriodicTask, PeriodicTasks
 
-from soc.core import housekeeping, schedules
+from soc.core import housekeeping
 from soc.core.models import Heartbeat
-from soc.core.schedules import Cron, Every, Schedule
+from soc.schedules import schedules
+from soc.schedules.schedules import Cron, Every, Schedule
 
 pytestmark = pytest.mark.django_db
 

@@ -19,13 +19,13 @@ from soc.alerts import lists, strips
 from soc.alerts.models import OPEN, Alert
 from soc.beat.models import Instance, LagSample
 from soc.core.models import ALIVE_FOR, Heartbeat, QueueSample, TaskFailure
-from soc.core.schedules import REQUEST_PREFIX, next_run
 from soc.core.severity import Severity
 from soc.events import flow, silence
 from soc.events.models import Bot
 from soc.notify import health
 from soc.notify.models import OutboundMail
 from soc.runtime import queues
+from soc.schedules.schedules import REQUEST_PREFIX, next_run
 from soc.ssl_certs.models import Endpoint
 from soc.ssl_certs.strips import TONES
 

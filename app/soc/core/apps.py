@@ -12,8 +12,8 @@ class CoreConfig(AppConfig):
     def ready(self) -> None:
         """Register the system checks, and take beat's signs of life."""
         from soc.beat import signals
-        from soc.core import checks  # noqa: F401
         from soc.runtime import liveness
+        from soc.schedules import checks  # noqa: F401
 
         signals.ticked.connect(liveness.beat_ticked)
         signals.closed.connect(liveness.beat_closed)

@@ -18,9 +18,9 @@ from kombu.entity import Queue as KombuQueue
 from kombu.message import Message
 
 from soc.core.models import DeadTask
-from soc.core.schedules import request_run
 from soc.runtime.celery import app as soc_app
 from soc.runtime.queues import TASK_QUEUES, Queue, queue_of
+from soc.schedules.schedules import request_run
 
 BATCH = 200
 """Messages taken from one queue at a time: their task has a time limit."""

@@ -7,7 +7,7 @@ from django.db import models
 from django.utils import timezone
 
 from soc.core.models import Retention
-from soc.core.schedules import forget_finished_runs
+from soc.schedules.schedules import forget_finished_runs
 
 BATCH = 1000
 

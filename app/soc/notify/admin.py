@@ -18,7 +18,8 @@ from unfold.admin import ModelAdmin
 from unfold.decorators import action, display
 from unfold.widgets import UnfoldAdminTextareaWidget
 
-from soc.core.admin import ReadOnlyAdmin, local, preformatted
+from soc.common.times import local
+from soc.core.admin import ReadOnlyAdmin, preformatted
 from soc.notify import health, outbox, relay, reports, templates
 from soc.notify.models import LIFE, OutboundMail, Subscription, words_of
 

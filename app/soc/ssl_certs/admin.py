@@ -16,7 +16,7 @@ from unfold.decorators import action, display
 from unfold.widgets import UnfoldAdminTextareaWidget
 
 from soc.core.admin import ReadOnlyAdmin, preformatted
-from soc.core.schedules import request_run
+from soc.schedules.schedules import request_run
 from soc.ssl_certs.models import Certificate, Change, Endpoint, Group, Observation
 from soc.ssl_certs.tasks import scan_endpoint
 from soc.trust.chain import Validity

@@ -8,7 +8,7 @@ from cryptography import x509
 from django.utils import timezone
 
 from soc.common.net import a_label
-from soc.core.schedules import request_run
+from soc.schedules.schedules import request_run
 from soc.ssl_certs import probe
 from soc.ssl_certs.models import Endpoint, Search
 from soc.ssl_certs.probe import Presented, StartTls, Target

@@ -7,7 +7,7 @@ from datetime import datetime
 
 from django.utils import timezone
 
-from soc.core.schedules import request_run
+from soc.schedules.schedules import request_run
 from soc.ssl_certs import probe, scan, store
 from soc.ssl_certs.expiry import Nearness
 from soc.ssl_certs.models import Certificate, Endpoint, Verification
