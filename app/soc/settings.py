@@ -87,7 +87,8 @@ MIDDLEWARE = [
 TEMPLATES = [
     {
         "BACKEND": "django.template.backends.django.DjangoTemplates",
-        "DIRS": [BASE_DIR / "templates"],
+        # Also of packages that are no Django application.
+        "DIRS": [BASE_DIR / "templates", *sorted(BASE_DIR.glob("*/templates"))],
         "OPTIONS": {
             "loaders": [
                 (
