@@ -3,8 +3,6 @@
 import os
 from pathlib import Path
 
-from django.conf import settings
-
 TLS_CIPHERS = "ECDHE+AESGCM:ECDHE+CHACHA20"
 """The TLS 1.2 suites of our web servers: forward secrecy and authenticated encryption only."""
 
@@ -33,4 +31,6 @@ def secret(name: str) -> str:
     Raises:
         OSError: the service has no such secret, or may not read it.
     """
+    from django.conf import settings
+
     return (settings.IDENTITY / name).read_text(encoding="utf-8").strip()
