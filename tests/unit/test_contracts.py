@@ -407,7 +407,9 @@ BASE = {"common", "provision", "runtime"}
 )
 def test_dependencies_run_one_way(package: str, allowed: set[str]) -> None:
     rooms = {*BY_APPLICATION, *BASE, "access", "api", "board", "metrics", "schedules", "trust"}
-    for path in (REPOSITORY / "app" / "soc" / package).rglob("*.py"):
+    modules = list((REPOSITORY / "app" / "soc" / package).rglob("*.py"))
+    assert modules
+    for path in modules:
         imported = imported_from_soc(path.read_text())
         assert imported & rooms <= allowed | {package}, path
 
@@ -452,6 +454,24 @@ print(*sys.modules)
     loaded = set(printed.split())
     unwanted = {"soc.urls", "soc.alerts.admin", "unfold", "ninja", "authlib", "icalendar"}
     assert not loaded & (unwanted | {"requests", "flower", "tornado", "prompt_toolkit"})
+
+
+def test_a_site_is_made_without_settings() -> None:
+    names = [path.stem for path in (REPOSITORY / "app" / "soc" / "provision").glob("*.py")]
+    # Granted in the database, by the service migrate.
+    names = sorted({*names} - {"__init__", "grants"})
+    code = f"import sys; from soc.provision import {', '.join(names)}; "
+    # Kombu imports other parts of Django where that is installed.
+    code += "print('django.conf' in sys.modules)"
+    environment = {"PYTHONPATH": str(REPOSITORY / "app")}
+    command = [sys.executable, "-c", code]
+    assert subprocess.check_output(command, env=environment, text=True) == "False\n"
+
+
+def test_only_landed_migrations_come_through_the_old_door_of_the_schedules() -> None:
+    modules = (REPOSITORY / "app" / "soc").rglob("*.py")
+    users = {path.parent.name for path in modules if "soc.core.schedules" in path.read_text()}
+    assert users <= {"migrations", "schedules"}
 
 
 def test_beat_could_be_a_package_of_its_own() -> None:
