@@ -1,4 +1,4 @@
-"""Type checks of the application: `make lint` calls it, `make types` updates the baseline.
+"""Type checks of the application: `make lint` calls it, `make baselines` updates the baseline.
 
 mypy reads Django's models through the settings, and those are refused without a site: a temporary
 one is made. Known errors stand in tests/mypy-baseline.txt; a new one fails, and the file only
