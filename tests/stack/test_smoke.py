@@ -146,10 +146,15 @@ answer = Endpoint.objects.values_list("scans", "outcome").get(pk={key})
     assert url.endswith("/admin/django_celery_beat/periodictask/"), errors(body)
     wait_for("three runs", lambda: stack.data(observed)[0] >= 3)
     assert stack.data(observed)[1] == "connect_refused"
-    tasks = flower_tasks(stack, "soc.ssl_certs.tasks.scan_endpoint").values()
-    workers = [task["worker"] for task in tasks if task["kwargs"] == str({"key": key})]
-    assert len(workers) >= 3
-    assert {worker.split("@")[0] for worker in workers} == {"ssl_certs"}
+
+    def workers() -> list[str]:
+        tasks = flower_tasks(stack, "soc.ssl_certs.tasks.scan_endpoint").values()
+        found = [task["worker"] for task in tasks if task["kwargs"] == str({"key": key})]
+        return found if len(found) >= 3 else []
+
+    # Workers gather their events for a moment.
+    found = wait_for("three runs in Flower", workers)
+    assert {worker.split("@")[0] for worker in found} == {"ssl_certs"}
     stack.data("""
 from django_celery_beat.models import PeriodicTask
 PeriodicTask.objects.get(name="made by a test").delete()
@@ -213,10 +218,12 @@ answer = Counter(f"{mail.state} {mail.last_error}".strip() for mail in mails)
     wait_until_equal("all mail", lambda: stack.data(states), {"sent": 120})
     sent = [m["Message-ID"] for m in stack.mail() if "INFO: number" in m["Subject"]]
     assert len(sent) == len(set(sent)) == 120
-    workers = {
-        task["worker"] for task in flower_tasks(stack, "soc.notify.tasks.send_due_mail").values()
-    }
-    assert len(workers) == 3
+
+    def workers() -> int:
+        tasks = flower_tasks(stack, "soc.notify.tasks.send_due_mail").values()
+        return len({task["worker"] for task in tasks})
+
+    wait_until_equal("three workers in Flower", workers, 3)
     stack.compose("up", "--detach", "--no-recreate", "--scale=worker-email=1", "worker-email")
 
 
