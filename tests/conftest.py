@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import django
+import hypothesis
 import pytest
 from xdist.scheduler.loadscope import LoadScopeScheduling
 
@@ -23,6 +24,11 @@ from local_site import become_a_process_of_a_site
 # Before Django's settings are read, and so at import.
 _SITE_ROOT = become_a_process_of_a_site()
 django.setup()
+
+
+# How long an example takes says how busy the machine is.
+hypothesis.settings.register_profile("untimed", deadline=None)
+hypothesis.settings.load_profile("untimed")
 
 
 def pytest_unconfigure() -> None:
