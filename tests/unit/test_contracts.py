@@ -438,7 +438,7 @@ def test_a_worker_knows_every_page_that_it_links_to_where_the_site_has_it() -> N
         assert found[0] == found[1]
 
 
-@pytest.mark.parametrize("module", ["soc.runtime.worker", "soc.scheduler"])
+@pytest.mark.parametrize("module", ["soc.runtime.worker", "soc.runtime.scheduler"])
 def test_a_service_without_pages_loads_none(module: str) -> None:
     code = f"""
 import sys, {module}

@@ -1,6 +1,6 @@
 """Starts beat.
 
-python -m soc.scheduler
+python -m soc.runtime.scheduler
 """
 
 from soc.runtime.celery import app
