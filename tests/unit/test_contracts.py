@@ -399,7 +399,7 @@ BASE = {"common", "provision", "runtime"}
         ("notify", BASE | {"core", "schedules"}),
         ("alerts", BASE | {"core", "notify", "schedules"}),
         ("ssl_certs", BASE | {"access", "core", "notify", "alerts", "schedules", "trust"}),
-        ("ldap_probe", BASE | {"core", "notify", "alerts", "schedules", "ssl_certs", "trust"}),
+        ("ldap_probe", BASE | {"core", "notify", "alerts", "schedules", "trust"}),
         ("events", BASE | {"core", "notify", "alerts", "schedules"}),
         ("mail_collector", BASE | {"core", "notify", "alerts", "events", "schedules"}),
         ("logons", BASE | {"core", "notify", "alerts", "events", "schedules"}),
