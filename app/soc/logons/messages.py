@@ -76,7 +76,9 @@ def read(message: str, values: Mapping[str, str]) -> Attempt:
     The values come first: they are the event's own, the message is what a host that knows the
     texts has made of them.
     """
-    texts = [*values.values(), *(f"{name}: {value}" for name, value in values.items()), message]
+    # By name: shippers do not keep the order in which Windows gave the values.
+    ordered = sorted(values.items())
+    texts = [*(value for _, value in ordered), *map(": ".join, ordered), message]
     normal = [text.replace("\r\n", "\n").replace("\r", "\n") for text in texts]
     return Attempt(
         outcome=_outcome(normal),

@@ -1,6 +1,8 @@
 """Reads what a mail robot writes into Windows' event log about one of its checks.
 
-It is a JSON object, in the first value of the event or, where there is none, in its message:
+It is a JSON object: in the value ``param1`` of the event, else in any other of its values, else in
+its message. The place of a value among the others says nothing, as shippers sort values by name or
+not at all:
 
     {"type": "send", "status": "PASS", "wm_id": "000123", "message_id": "<1f3c@north>",
      "mailbox": "mail1-db2-robot07@north.example", "to": ["mail1-db1-robot02@south.example"],
@@ -12,6 +14,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import Enum
 from typing import Any
+
+FIRST_VALUE = "param1"
+"""The name that Windows' event log gives to the first value of an event without a manifest."""
 
 LONGEST_ADDRESS = 254
 """Characters of a mail address (RFC 5321, 4.5.3.1.3, without its brackets)."""
@@ -57,7 +62,7 @@ def read(message: str, values: Mapping[str, str]) -> Check:
     Raises:
         ValueError: it is no check; the text says why.
     """
-    data = _object(next(iter(values.values()), message))
+    data = _object(message, values)
     kind, mailbox = _kind(data.get("type")), _address(data.get("mailbox"))
     return Check(
         kind=kind,
@@ -77,14 +82,22 @@ def domain(address: str) -> str:
     return address.rpartition("@")[2] if "@" in address else ""
 
 
-def _object(text: str) -> dict[str, Any]:
-    try:
-        data = json.loads(text)
-    except (ValueError, RecursionError) as error:
-        raise ValueError(f"A check of a mail robot is JSON: {error}.") from error
-    if not isinstance(data, dict):
-        raise ValueError("A check of a mail robot is a JSON object.")
-    return data
+def _object(message: str, values: Mapping[str, str]) -> dict[str, Any]:
+    names = sorted(values, key=lambda name: (name.lower() != FIRST_VALUE, name))
+    problems = []
+    for text in (*(values[name] for name in names), message):
+        try:
+            data = json.loads(text)
+        except (ValueError, RecursionError) as error:
+            problems.append(str(error))
+            continue
+        if isinstance(data, dict):
+            return data
+        problems.append("it is JSON, but no object")
+    raise ValueError(
+        "A check of a mail robot is a JSON object; none of the event's values holds one, nor does "
+        f"its message: {problems[0]}."
+    )
 
 
 def _kind(value: object) -> Kind:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 from typing import Any
 
@@ -50,6 +51,25 @@ def test_a_receipt_is_its_mailboxes_own_whoever_else_the_mail_was_meant_for() ->
 
 def test_the_message_is_read_where_there_are_no_values() -> None:
     assert messages.read(json.dumps(SEND), {}).kind == Kind.SEND
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        {"Binary": "0D0A", "param1": json.dumps(SEND)},
+        {"param1": json.dumps(SEND), "param2": json.dumps(SEND | {"wm_id": "another"})},
+        {"Param1": json.dumps(SEND), "Data": json.dumps(SEND | {"wm_id": "another"})},
+        {"param1": "Robot 7", "param2": json.dumps(SEND), "param3": json.dumps({"wm_id": "third"})},
+        {"Binary": "", "param1": "17", "Text": json.dumps(SEND)},
+    ],
+)
+def test_a_check_is_found_by_name_in_whatever_order_the_values_come(values: dict[str, str]) -> None:
+    for order in itertools.permutations(values.items()):
+        assert messages.read("not JSON", dict(order)).wm_id == SEND["wm_id"]
+
+
+def test_the_message_is_read_where_no_value_is_an_object() -> None:
+    assert messages.read(json.dumps(SEND), {"Binary": "0D0A", "param1": "17"}).kind == Kind.SEND
 
 
 @pytest.mark.parametrize(
