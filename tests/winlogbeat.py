@@ -18,7 +18,9 @@ def stamp(at: datetime) -> str:
 
 
 def of_6(**changes: Any) -> dict[str, Any]:
-    """A document in the shape of Winlogbeat 6."""
+    """A document in the shape of Winlogbeat 6; its computer is its host unless changed too."""
+    host = changes.get("host", {"name": "ROBOT-01"})
+    name = str(host.get("name") if isinstance(host, dict) else host).strip()
     return {
         "@timestamp": stamp(timezone.now() - timedelta(seconds=5)),
         "source_name": PROVIDER,
@@ -27,7 +29,7 @@ def of_6(**changes: Any) -> dict[str, Any]:
         "event_id": 1000,
         "level": "Information",
         "host": {"name": "ROBOT-01"},
-        "computer_name": "ROBOT-01.example.org",
+        "computer_name": f"{name}.example.org",
         "event_data": {"param1": "a value"},
         "message": "Something happened",
         "beat": {"version": "6.8.23"},

@@ -15,6 +15,8 @@ from typing import Any, NamedTuple
 
 import orjson
 
+from soc.events import hosts
+
 LONGEST_BODY = 1_000_000
 """Bytes; an event of Windows itself has at most some 64 KB."""
 
@@ -208,7 +210,8 @@ def _event(
 def _digest(host: str, channel: str, record_id: int, at: datetime, provider: str) -> bytes:
     microseconds = (at - _EPOCH) // _MICROSECOND
     # Names of Windows know no case, and the two generations write them differently.
-    key = f"{host}\0{channel.lower()}\0{record_id}\0{microseconds}\0{provider.lower()}"
+    # A host's name becomes fully qualified, or short again, when its Winlogbeat is upgraded.
+    key = f"{hosts.netbios(host)}\0{channel.lower()}\0{record_id}\0{microseconds}\0{provider.lower()}"
     return hashlib.blake2b(key.encode(), digest_size=16).digest()
 
 
@@ -221,9 +224,16 @@ def _below(document: Mapping[str, Any], name: str) -> Mapping[str, Any]:
 
 
 def _host(document: Mapping[str, Any]) -> str:
-    host = document.get("host")
+    """Return the host that logged the event, which need not be the one that shipped it."""
+    host, winlog = document.get("host"), _below(document, "winlog")
     name = host.get("name") if isinstance(host, dict) else host
-    return _line(name, LONGEST_NAME).lower()
+    others = (_below(document, part).get("hostname") for part in ("agent", "beat", "host"))
+    computer = winlog.get("computer_name") or document.get("computer_name")
+    return hosts.origin(_host_name(name), map(_host_name, others), _host_name(computer))
+
+
+def _host_name(value: Any) -> str:
+    return _line(value, LONGEST_NAME).lower()
 
 
 def _addresses(document: Mapping[str, Any]) -> tuple[str, ...]:
