@@ -9,7 +9,8 @@ from django.contrib import admin, messages
 from django.core.paginator import Paginator
 from django.db import models
 from django.db.models import Max, QuerySet, TextField
-from django.http import HttpRequest
+from django.http import HttpRequest, HttpResponse
+from django.template.response import TemplateResponse
 from django.utils.functional import cached_property
 from django.utils.safestring import SafeString
 from unfold.admin import ModelAdmin, TabularInline
@@ -18,10 +19,11 @@ from unfold.widgets import UnfoldAdminTextareaWidget
 
 from soc.common.times import local
 from soc.core.admin import ReadOnlyAdmin, preformatted
-from soc.events import dead
+from soc.events import dead, identity
 from soc.events.models import (
     BacklogAction,
     Bot,
+    BotAlias,
     BotSeen,
     DeadLetter,
     Event,
@@ -63,6 +65,14 @@ class SeenInline(TabularInline):
         return False
 
 
+class AliasInline(TabularInline):
+    """The other names that a robot's host goes by."""
+
+    model = BotAlias
+    fields = ("name",)
+    extra = 0
+
+
 @admin.register(Bot)
 class BotAdmin(ModelAdmin):
     """Robots; unknown ones are added as they speak."""
@@ -73,7 +83,8 @@ class BotAdmin(ModelAdmin):
     list_editable = ("site", "enabled")
     list_fullwidth = True
     search_fields = ("host", "site__name", "notes")
-    inlines = (SeenInline,)
+    inlines = (AliasInline, SeenInline)
+    actions = ("merge",)
     fields = ("host", "site", "enabled", "notes", "listed_addresses", "created_at")
     readonly_fields = ("listed_addresses", "created_at")
     formfield_overrides = {TextField: {"widget": UnfoldAdminTextareaWidget(attrs={"rows": 3})}}
@@ -86,6 +97,39 @@ class BotAdmin(ModelAdmin):
         if field.name == "site":
             made.choices = list(made.choices)
         return made
+
+    def save_model(
+        self, request: HttpRequest, obj: Bot, form: "forms.ModelForm[Bot]", change: bool
+    ) -> None:
+        """Save a robot; one that is renamed still goes by its former name."""
+        super().save_model(request, obj, form, change)
+        if change and "host" in form.changed_data and form.initial["host"] != obj.host:
+            identity.keep_name(obj, form.initial["host"])
+
+    @action(description="Merge into one", permissions=["delete"])
+    def merge(self, request: HttpRequest, queryset: QuerySet[Bot]) -> HttpResponse | None:
+        """Ask which robot the others are, then merge them into it."""
+        bots = list(Bot.objects.filter(pk__in=queryset.order_by().values("pk")))
+        if len(bots) < 2:
+            self.message_user(request, "Select two robots or more.", messages.WARNING)
+            return None
+        target = next((bot for bot in bots if str(bot.pk) == request.POST.get("target")), None)
+        if target is None:
+            context = {
+                **self.admin_site.each_context(request),
+                "title": "Merge robots",
+                "opts": self.opts,
+                "bots": bots,
+            }
+            return TemplateResponse(request, "events/merge.html", context)
+        for source in bots:
+            if source != target:
+                self.log_deletions(request, Bot.objects.filter(pk=source.pk))
+                identity.merge(source, target)
+                self.log_change(request, target, f"Merged {source} into it.")
+        names = ", ".join(str(bot) for bot in bots if bot != target)
+        self.message_user(request, f"Merged into {target}: {names}.", messages.SUCCESS)
+        return None
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[Bot]:
         """Return robots with the time of their last event."""

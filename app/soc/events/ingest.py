@@ -20,6 +20,7 @@ from django.db import (
 )
 from django.utils import timezone
 
+from soc.events import identity
 from soc.events.models import (
     LONGEST_PROBLEM,
     Bot,
@@ -132,7 +133,7 @@ class _Memory:
         if time.monotonic() < self._until:
             return
         self.settings = StreamSettings.current()
-        self._bots = {bot.host: bot for bot in Bot.objects.only("host", "addresses")}
+        self._bots = identity.by_name()
         self._sources = {
             (source.provider, source.channel): _Source(source.pk, source.allowed)
             for source in EventSource.objects.only("provider", "channel", "allowed")
@@ -153,13 +154,17 @@ class _Memory:
         """Return the key of an event's robot; a new one has no site."""
         bot = self._bots.get(event.host)
         if bot is None:
-            new = Bot(host=event.host, addresses=list(event.addresses))
-            Bot.objects.bulk_create([new], ignore_conflicts=True)
-            bot = self._bots[event.host] = Bot.objects.get(host=event.host)
+            bot = self._bots[event.host] = identity.find(event.host) or _new_bot(event)
         elif event.addresses and bot.addresses != list(event.addresses):
             bot.addresses = list(event.addresses)
             Bot.objects.filter(pk=bot.pk).update(addresses=bot.addresses)
         return bot.pk
+
+
+def _new_bot(event: WindowsEvent) -> Bot:
+    new = Bot(host=event.host, addresses=list(event.addresses))
+    Bot.objects.bulk_create([new], ignore_conflicts=True)
+    return Bot.objects.get(host=event.host)
 
 
 class Ingest:

@@ -87,6 +87,43 @@ class Bot(models.Model):
         self.host = self.host.strip().lower()
         super().save(**options)
 
+    def clean(self) -> None:
+        """Refuse a name that is another robot's.
+
+        Raises:
+            ValidationError: the name is another robot's alias.
+        """
+        self.host = self.host.strip().lower()
+        if alias := BotAlias.objects.filter(name=self.host).exclude(bot=self.pk).first():
+            raise ValidationError(
+                {"host": f"This is an alias of the robot {alias.bot}: merge the two instead."}
+            )
+
+
+class BotAlias(models.Model):
+    """Another name of a robot's host: its short or full name, or what it was called before."""
+
+    name = models.CharField(max_length=LONGEST_HOST, unique=True)
+    bot = models.ForeignKey(Bot, on_delete=models.CASCADE, related_name="aliases")
+
+    class Meta:
+        ordering = ("name",)
+        verbose_name = "alias"
+        verbose_name_plural = "aliases"
+
+    def __str__(self) -> str:
+        return self.name
+
+    def clean(self) -> None:
+        """Refuse the name of a robot.
+
+        Raises:
+            ValidationError: a robot goes by that name.
+        """
+        self.name = self.name.strip().lower()
+        if Bot.objects.filter(host=self.name).exists():
+            raise ValidationError({"name": "This is a robot's name: merge the two robots instead."})
+
 
 class BotSeen(models.Model):
     """When a robot was last known to live, by the kind of its events; stale ones prove nothing."""
@@ -100,6 +137,11 @@ class BotSeen(models.Model):
 
     def __str__(self) -> str:
         return f"{self.bot_id} {self.kind} {self.at}"
+
+    def absorb(self, other: "BotSeen") -> None:
+        """Keep the later time of two robots that become one."""
+        self.at = max(self.at, other.at)
+        self.save(update_fields=["at"])
 
 
 class EventSource(models.Model):

@@ -201,7 +201,7 @@ def _event(
         at=at,
         message=_text(document.get("message")),
         values=_values(values),
-        addresses=_addresses(document),
+        addresses=_addresses(document, host),
         digest=_digest(host, channel, record_id, at, provider),
         raw=raw,
     )
@@ -211,7 +211,9 @@ def _digest(host: str, channel: str, record_id: int, at: datetime, provider: str
     microseconds = (at - _EPOCH) // _MICROSECOND
     # Names of Windows know no case, and the two generations write them differently.
     # A host's name becomes fully qualified, or short again, when its Winlogbeat is upgraded.
-    key = f"{hosts.netbios(host)}\0{channel.lower()}\0{record_id}\0{microseconds}\0{provider.lower()}"
+    key = (
+        f"{hosts.netbios(host)}\0{channel.lower()}\0{record_id}\0{microseconds}\0{provider.lower()}"
+    )
     return hashlib.blake2b(key.encode(), digest_size=16).digest()
 
 
@@ -236,8 +238,10 @@ def _host_name(value: Any) -> str:
     return _line(value, LONGEST_NAME).lower()
 
 
-def _addresses(document: Mapping[str, Any]) -> tuple[str, ...]:
-    given = _below(document, "host").get("ip")
+def _addresses(document: Mapping[str, Any], host: str) -> tuple[str, ...]:
+    """Return the host's addresses; those of a collector say nothing of whom it forwards."""
+    shipper = _below(document, "host")
+    given = shipper.get("ip") if _host_name(shipper.get("name")) == host else None
     listed = given if isinstance(given, list) else [given]
     lines = (_line(address, LONGEST_ADDRESS) for address in listed[:MOST_ADDRESSES])
     return tuple(line for line in lines if line)
