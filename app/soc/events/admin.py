@@ -9,8 +9,10 @@ from django.contrib import admin, messages
 from django.core.paginator import Paginator
 from django.db import models
 from django.db.models import Max, QuerySet, TextField
+from django.db.models.functions import Coalesce
 from django.http import HttpRequest, HttpResponse
 from django.template.response import TemplateResponse
+from django.utils import timezone
 from django.utils.functional import cached_property
 from django.utils.safestring import SafeString
 from unfold.admin import ModelAdmin, TabularInline
@@ -19,7 +21,7 @@ from unfold.widgets import UnfoldAdminTextareaWidget
 
 from soc.common.times import local
 from soc.core.admin import ReadOnlyAdmin, preformatted
-from soc.events import dead, identity
+from soc.events import clocks, dead, identity
 from soc.events.models import (
     BacklogAction,
     Bot,
@@ -56,7 +58,7 @@ class SeenInline(TabularInline):
 
     model = BotSeen
     verbose_name_plural = "last heard of"
-    fields = readonly_fields = ("kind", "at")
+    fields = readonly_fields = ("kind", "at", "arrived_at")
     extra = 0
     can_delete = False
 
@@ -85,8 +87,8 @@ class BotAdmin(ModelAdmin):
     search_fields = ("host", "site__name", "notes")
     inlines = (AliasInline, SeenInline)
     actions = ("merge",)
-    fields = ("host", "site", "enabled", "notes", "listed_addresses", "created_at")
-    readonly_fields = ("listed_addresses", "created_at")
+    fields = ("host", "site", "enabled", "notes", "listed_addresses", "clock", "created_at")
+    readonly_fields = ("listed_addresses", "clock", "created_at")
     formfield_overrides = {TextField: {"widget": UnfoldAdminTextareaWidget(attrs={"rows": 3})}}
 
     def formfield_for_foreignkey(
@@ -133,12 +135,25 @@ class BotAdmin(ModelAdmin):
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[Bot]:
         """Return robots with the time of their last event."""
-        return super().get_queryset(request).annotate(heard_at=Max("seen__at"))
+        return (
+            super()
+            .get_queryset(request)
+            .annotate(heard_at=Max(Coalesce("seen__arrived_at", "seen__at")))
+        )
 
     @display(description="Last heard of", ordering="heard_at")
     def last_seen(self, bot: Bot) -> str:
-        """Return the time of the last fresh event."""
+        """Return when its last event arrived."""
         return local(bot.heard_at) if bot.heard_at else "never"
+
+    @display(description="Clock")
+    def clock(self, bot: Bot) -> str:
+        """Return by how much its events arrive after their time."""
+        skew = clocks.skews(timezone.now()).get(bot.pk)
+        if skew is None:
+            return "not measured within the last hour"
+        seconds = f"events arrive {skew.total_seconds():.1f} s after their time"
+        return f"{clocks.in_short(skew) or 'right'}: {seconds}"
 
     @display(description="Addresses")
     def listed_addresses(self, bot: Bot) -> str:

@@ -47,6 +47,13 @@ class Flow:
             return timedelta()
         return max(timedelta(), self.at - max(heard, self.since))
 
+    def of_arrival(self, arrived: datetime) -> datetime:
+        """Return what time the stream says it was when something arrived.
+
+        It is as late now as it was then, unless it catches up.
+        """
+        return arrived if self.at is None else arrived - (self.now - self.at)
+
     def together(self, heard: datetime, others: datetime, limit: timedelta) -> datetime:
         """Return when somebody fell silent: with ``others`` if it was within ``patience``.
 
@@ -61,7 +68,8 @@ def forget_the_future(now: datetime) -> None:
 
     Else nobody would be silent until that time has come.
     """
-    BotSeen.objects.filter(at__gt=now + MINUTE).update(at=now)
+    for name in ("at", "arrived_at"):
+        BotSeen.objects.filter(**{f"{name}__gt": now + MINUTE}).update(**{name: now})
 
 
 def read(now: datetime, reach: timedelta) -> Flow:

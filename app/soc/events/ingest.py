@@ -20,13 +20,14 @@ from django.db import (
 )
 from django.utils import timezone
 
-from soc.events import identity
+from soc.events import clocks, identity
 from soc.events.models import (
     LONGEST_PROBLEM,
     Bot,
     Derived,
     EventSource,
     StreamSettings,
+    later,
 )
 from soc.events.readers import Arrival, registered
 from soc.events.shapes import Malformed, WindowsEvent
@@ -99,14 +100,18 @@ class _Batch:
     sources: list[int] = field(default_factory=list)
     problems: dict[bytes, str] = field(default_factory=dict)
     derived: dict[type[Derived], list[Derived]] = field(default_factory=dict)
-    seen: dict[tuple[int, str], datetime] = field(default_factory=dict)
+    seen: dict[tuple[int, str], datetime | None] = field(default_factory=dict)
+    delays: dict[int, float] = field(default_factory=dict)
     dropped: dict[int, int] = field(default_factory=dict)
 
-    def see(self, bot: int, kind: str, at: datetime) -> None:
-        """Note a sign of life."""
-        known = self.seen.get((bot, kind))
-        if known is None or known < at:
-            self.seen[bot, kind] = at
+    def see(self, bot: int, kind: str, at: datetime | None) -> None:
+        """Note a sign of life; a stale event has no time and only counts as arrived."""
+        self.seen[bot, kind] = later(self.seen.get((bot, kind)), at)
+
+    def measure(self, bot: int, at: datetime) -> None:
+        """Note by how much an event comes after its time."""
+        seconds = (self.now - at).total_seconds()
+        self.delays[bot] = min(seconds, self.delays.get(bot, seconds))
 
 
 @dataclass(frozen=True)
@@ -228,6 +233,7 @@ class Ingest:
             _insert_events(batch)
             # Rows that every worker writes to come last: they are locked until the end.
             _note_signs_of_life(batch)
+            _note_delays(batch)
             _note_dropped(batch)
             _count(batch, self._instance)
         return batch.counts
@@ -247,8 +253,9 @@ class Ingest:
         arrival = Arrival(event, bot, at, batch.now, event.at < batch.stale_before)
         batch.arrivals.append(arrival)
         batch.sources.append(source.key)
-        if not arrival.stale:
-            batch.see(bot, ANY_KIND, at)
+        fresh_at = None if arrival.stale else at
+        batch.see(bot, ANY_KIND, fresh_at)
+        batch.measure(bot, event.at)
         for reader in registered():
             try:
                 rows = reader.read(arrival)
@@ -258,8 +265,8 @@ class Ingest:
                 continue
             for row in rows:
                 batch.derived.setdefault(type(row), []).append(row)
-            if rows and not arrival.stale:
-                batch.see(bot, reader.kind, at)
+            if rows:
+                batch.see(bot, reader.kind, fresh_at)
 
 
 def _lies_in_the_data(error: Exception) -> bool:
@@ -333,9 +340,22 @@ def _event_rows(batch: _Batch) -> Iterator[tuple[Any, ...]]:
 
 def _note_signs_of_life(batch: _Batch) -> None:
     moment = connection.ops.adapt_datetimefield_value
-    rows = [(bot, kind, moment(at)) for (bot, kind), at in sorted(batch.seen.items())]
-    greater = "GREATEST(at, {new})" if connection.vendor == "mysql" else "MAX(at, {new})"
-    _upsert("events_botseen", ("bot_id", "kind"), {"at": greater}, rows)
+    now = moment(batch.now)
+    rows = [(*key, moment(batch.seen[key]), now) for key in sorted(batch.seen)]
+    greatest = "GREATEST" if connection.vendor == "mysql" else "MAX"
+    # Of a time that is unknown both would make an unknown one.
+    times = {
+        name: f"{greatest}(COALESCE({name}, {{new}}), COALESCE({{new}}, {name}))"
+        for name in ("at", "arrived_at")
+    }
+    _upsert("events_botseen", ("bot_id", "kind"), times, rows)
+
+
+def _note_delays(batch: _Batch) -> None:
+    slot = connection.ops.adapt_datetimefield_value(clocks.slot(batch.now))
+    rows = [(bot, slot, seconds) for bot, seconds in sorted(batch.delays.items())]
+    least = "LEAST(seconds, {new})" if connection.vendor == "mysql" else "MIN(seconds, {new})"
+    _upsert("events_botdelay", ("bot_id", "slot"), {"seconds": least}, rows)
 
 
 def _note_dropped(batch: _Batch) -> None:

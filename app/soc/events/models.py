@@ -126,11 +126,16 @@ class BotAlias(models.Model):
 
 
 class BotSeen(models.Model):
-    """When a robot was last known to live, by the kind of its events; stale ones prove nothing."""
+    """When a robot was last known to live, by the kind of its events.
+
+    ``at`` is the time of its newest fresh event, by its own clock; None if all came too late.
+    ``arrived_at`` is when any event last came, by ours: a clock that is slow silences nobody.
+    """
 
     bot = models.ForeignKey(Bot, on_delete=models.CASCADE, related_name="seen")
     kind = models.CharField(max_length=LONGEST_KIND)
-    at = models.DateTimeField()
+    at = models.DateTimeField("of", null=True)
+    arrived_at = models.DateTimeField("arrived", null=True)
 
     class Meta:
         constraints = (models.UniqueConstraint(fields=["bot", "kind"], name="events_bot_seen"),)
@@ -139,9 +144,36 @@ class BotSeen(models.Model):
         return f"{self.bot_id} {self.kind} {self.at}"
 
     def absorb(self, other: "BotSeen") -> None:
-        """Keep the later time of two robots that become one."""
-        self.at = max(self.at, other.at)
-        self.save(update_fields=["at"])
+        """Keep the later times of two robots that become one."""
+        self.at = later(self.at, other.at)
+        self.arrived_at = later(self.arrived_at, other.arrived_at)
+        self.save(update_fields=["at", "arrived_at"])
+
+    @property
+    def heard_at(self) -> datetime | None:
+        """When it was last heard of, by either clock."""
+        return later(self.at, self.arrived_at)
+
+
+def later(one: datetime | None, other: datetime | None) -> datetime | None:
+    """Return the later of two times that may be unknown."""
+    return max((at for at in (one, other) if at), default=None)
+
+
+class BotDelay(models.Model):
+    """By how much a robot's events come after their time, at least, within five minutes."""
+
+    bot = models.ForeignKey(Bot, on_delete=models.CASCADE, related_name="+")
+    slot = models.DateTimeField(help_text="When the five minutes began.")
+    seconds = models.FloatField(help_text="Below zero: the robot's clock is ahead.")
+
+    retention = Retention("slot", days=1)
+
+    class Meta:
+        constraints = (models.UniqueConstraint(fields=["bot", "slot"], name="events_bot_delay"),)
+
+    def __str__(self) -> str:
+        return f"{self.bot_id} {self.slot:%H:%M} {self.seconds:.1f} s"
 
 
 class EventSource(models.Model):
@@ -299,6 +331,13 @@ class StreamSettings(models.Model):
         validators=[MinValueValidator(1), MaxValueValidator(24 * 60)],
         help_text="No fresh event from anyone for so long: one alert about the stream, and no "
         "single robot is called silent.",
+    )
+    skew_seconds = models.PositiveIntegerField(
+        "clock wrong from (s)",
+        default=120,
+        validators=[MinValueValidator(5), MaxValueValidator(24 * 60 * 60)],
+        help_text="A robot whose events come so much later or earlier than their own time says, "
+        "and than those of others do, has a wrong clock.",
     )
     raw_hours = models.PositiveIntegerField(
         "keep raw events (h)",

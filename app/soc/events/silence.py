@@ -13,7 +13,7 @@ from soc.alerts.spans import in_words
 from soc.common.times import local
 from soc.core.severity import Severity
 from soc.events.flow import Flow
-from soc.events.models import BotSeen
+from soc.events.models import BotSeen, later
 
 BOT = "bot"
 SITE = "site"
@@ -53,11 +53,21 @@ class Limits:
         return Severity.WARNING if silence >= self.warning else Severity.OK
 
 
-def watched(kind: str) -> list[Robot]:
-    """Return the enabled robots that have ever shown a kind of events, the hosts in order."""
+def watched(kind: str, stream: Flow) -> list[Robot]:
+    """Return the enabled robots that have ever shown a kind of events, the hosts in order.
+
+    One was heard when its newest fresh event happened, or when any last arrived, whichever is
+    later: with a slow clock it is late and not silent.
+    """
     seen = BotSeen.objects.filter(kind=kind, bot__enabled=True).order_by("bot__host")
-    rows = seen.values_list("bot_id", "bot__host", "bot__site__name", "bot__site_id", "at")
-    return [Robot(key, host, site or "", site_key, at) for key, host, site, site_key, at in rows]
+    rows = seen.values_list(
+        "bot_id", "bot__host", "bot__site__name", "bot__site_id", "at", "arrived_at"
+    )
+    return [
+        Robot(key, host, site or "", site_key, heard)
+        for key, host, site, site_key, at, arrived in rows
+        if (heard := later(at, arrived and stream.of_arrival(arrived)))
+    ]
 
 
 def of_sites(

@@ -16,7 +16,7 @@ from soc.alerts.conditions import Condition
 from soc.alerts.spans import in_words
 from soc.common.times import local
 from soc.core.severity import Severity
-from soc.events import flow, silence
+from soc.events import clocks, flow, silence
 from soc.events.flow import Flow
 from soc.events.models import Bot
 from soc.events.silence import Limits, Robot
@@ -45,10 +45,14 @@ def report(now: datetime) -> int:
     stream = flow.read(
         now, max(settings.bot_critical, settings.server_critical, settings.route_unverified)
     )
-    robots = silence.watched(KIND)
+    robots = silence.watched(KIND, stream)
     bots = list(Bot.objects.filter(enabled=True).select_related("site"))
     _retire_robots(robots, bots)
-    mails = _report(flow.condition(stream), (_without_site(bot, now) for bot in bots))
+    mails = _report(
+        flow.condition(stream),
+        clocks.conditions(bots, now),
+        (_without_site(bot, now) for bot in bots),
+    )
     if stream.at is None or stream.is_silent:
         return mails
     seen = Seen.read(stream)
@@ -76,6 +80,7 @@ def _retire_robots(robots: Sequence[Robot], bots: Sequence[Bot]) -> None:
     silence.retire(APPLICATION, silence.BOT, (robot.host for robot in robots))
     silence.retire(APPLICATION, silence.SITE, (robot.site for robot in robots))
     silence.retire(APPLICATION, WITHOUT_SITE, (bot.host for bot in bots))
+    silence.retire(flow.APPLICATION, clocks.RULE, (bot.host for bot in bots))
 
 
 def _retire_places(seen: "Seen", bots: Sequence[Bot]) -> None:

@@ -134,8 +134,9 @@ def _facts(
         f"{sum(row['passes'] for row in rows)} passed, {sum(row['failed'] for row in rows)} failed"
     )
     seen = BotSeen.objects.filter(kind=KIND, bot__site=site, bot__enabled=True)
-    for host, at in seen.order_by("bot__host").values_list("bot__host", "at")[:MOST_NAMED]:
-        facts[f"Robot {host}"] = f"last heard of at {local(at)}"
+    for one in seen.order_by("bot__host").select_related("bot")[:MOST_NAMED]:
+        if one.heard_at:
+            facts[f"Robot {one.bot.host}"] = f"last heard of at {local(one.heard_at)}"
     domains = {box.domain for box in Mailbox.objects.filter(bot__site=site, bot__enabled=True)}
     ends = Q(sender__in=domains) | Q(recipient__in=domains)
     for route in Route.objects.filter(ends)[:MOST_NAMED]:

@@ -12,7 +12,7 @@ from soc.alerts import lists
 from soc.alerts.models import OPEN, Alert
 from soc.alerts.spans import in_words
 from soc.core.severity import Severity
-from soc.events import flow
+from soc.events import clocks, flow
 from soc.events.flow import Flow
 from soc.events.models import Bot, BotSeen, Site
 from soc.events.silence import ANCHOR
@@ -33,6 +33,7 @@ LEAST_RESPONSE = 10_000
 _WIDTH, _HEIGHT = 120, 32
 
 WORDS = {
+    "clock": {"events": "wrong clock"},
     "bot": {"mail_collector": "no mail", "logons": "no logons"},
     "check": {"mail_collector": "a check fails"},
     "failures": {"logons": "logons fail"},
@@ -77,6 +78,7 @@ class Row:
     mail: Sign | None
     logon: Sign | None
     logons: Logons
+    clock: str
     troubles: Sequence[Trouble]
 
     @property
@@ -189,17 +191,20 @@ def _rows(bots: QuerySet[Bot], now: datetime) -> list[Row]:
     found = list(bots)
     keys = [bot.pk for bot in found]
     signs = {
-        (seen.bot_id, seen.kind): Sign(seen.at, in_words(now - seen.at))
+        (seen.bot_id, seen.kind): Sign(heard, in_words(now - heard))
         for seen in BotSeen.objects.filter(bot__in=keys, kind__in=(MAIL, LOGON))
+        if (heard := seen.heard_at)
     }
     logons = _logons(keys, now)
     troubles = _troubles()
+    skews = clocks.skews(now)
     return [
         Row(
             bot=bot,
             mail=signs.get((bot.pk, MAIL)),
             logon=signs.get((bot.pk, LOGON)),
             logons=_summary(logons.get(bot.pk, ()), now),
+            clock=clocks.in_short(skews.get(bot.pk)),
             troubles=troubles.get(bot.pk, ()),
         )
         for bot in found

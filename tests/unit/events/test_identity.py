@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 
 import pytest
 from django.contrib.admin.models import LogEntry
@@ -13,12 +13,14 @@ from django.utils import timezone
 
 from soc.events import identity, shapes
 from soc.events.ingest import Ingest
-from soc.events.models import Bot, BotAlias, BotSeen, Event, Site
+from soc.events.models import Bot, BotAlias, BotDelay, BotSeen, Event, Site
 from soc.logons.models import LogonEvent
 from soc.mail_collector.models import Mailbox, MailEvent, Watch
 from winlogbeat import body, of_8
 
 pytestmark = pytest.mark.django_db
+
+SLOT = datetime(2026, 3, 4, 5, 5, tzinfo=UTC)
 
 
 def ship(ingest: Ingest, *names: str) -> list[str]:
@@ -111,6 +113,7 @@ def history(bot: Bot, minutes: int, digest: str) -> None:
     MailEvent.objects.create(**row, digest=f"mail {digest}".encode(), kind="send", passed=True)
     BotSeen.objects.create(bot=bot, kind="event", at=at)
     BotSeen.objects.create(bot=bot, kind=f"of {bot}", at=at)
+    BotDelay.objects.create(bot=bot, slot=SLOT, seconds=minutes)
     Watch.objects.create(bot=bot, since=at, heard_at=at)
     Mailbox.objects.create(bot=bot, address="shared@x.test", since=at)
     Mailbox.objects.create(bot=bot, address=f"{bot}@x.test", since=at)
@@ -155,6 +158,7 @@ def test_two_robots_that_are_one_are_merged_with_their_history(
     shared = boxes.get(address="shared@x.test")
     assert timezone.now() - shared.since > timedelta(minutes=5)
     assert Watch.objects.get().bot == new
+    assert BotDelay.objects.get(bot=new, slot=SLOT).seconds == 9
     words = LogEntry.objects.filter(object_id=new.pk).values_list("change_message", flat=True)
     assert "Merged old into it." in list(words)
 

@@ -60,6 +60,9 @@ def notes(db: None, monkeypatch: pytest.MonkeyPatch) -> None:
         )
 
 
+MINUTE = timedelta(minutes=1)
+
+
 def take(ingest: Ingest, messages: Sequence[bytes]) -> Taken:
     return ingest.take([shapes.attempt(message) for message in messages])
 
@@ -153,7 +156,8 @@ def test_a_stale_event_is_stored_and_proves_nothing(ingest: Ingest, notes: None)
     take(ingest, [body(of_6(**{"@timestamp": stamp(old)}, message="note: old"))])
     assert Event.objects.get().stale
     assert Note.objects.get().stale
-    assert not BotSeen.objects.exists()
+    assert seen() == seen("note") == {"robot-01": None}
+    assert all(timezone.now() - one.arrived_at < MINUTE for one in BotSeen.objects.all())
     assert counts() == {"stored": 1, "stale": 1}
 
 
@@ -317,7 +321,7 @@ def test_known_robots_and_sources_are_not_asked_for_again(
     take(ingest, [body(of_6())])
     messages = [body(of_6(record_number=str(n))) for n in range(100)]
     # Two savepoints of the transaction that the test is, and one statement for each table.
-    with django_assert_num_queries(5):
+    with django_assert_num_queries(6):
         take(ingest, messages)
 
 

@@ -47,6 +47,23 @@ def row(page: str, host: str) -> str:
     return page[page.index(host) : page.index(host) + 120]
 
 
+def test_a_wrong_clock_is_shown_and_a_slow_robot_is_not_called_unchecked(
+    stream: Stream, viewer: Client
+) -> None:
+    stream.place("north", "a1", "a2")
+
+    def say() -> None:
+        stream.mail("other")
+        stream.mail("a1", ago=timedelta(minutes=40))
+        stream.mail("a2", ago=timedelta(minutes=-3))
+
+    stream.run(say, minutes=20)
+    page = shown(viewer, "/robots/")
+    assert "Clock 40 min slow wrong clock Mail 1 s" in row(page, "a1")
+    assert "Clock 3 min ahead wrong clock" in row(page, "a2")
+    assert "Clock" not in row(page, "other")
+
+
 def test_robots_are_shown_by_their_sites_with_their_troubles(
     stream: Stream, viewer: Client
 ) -> None:
@@ -119,7 +136,7 @@ def test_the_cost_of_a_page_does_not_depend_on_the_rows(
     stream.mail("a1")
     stream.logon("a1")
     stream.watch()
-    costs = {"/robots/live/": 12, f"/robots/site/{site.pk}/live/": 16, "/mail/live/": 7}
+    costs = {"/robots/live/": 13, f"/robots/site/{site.pk}/live/": 17, "/mail/live/": 7}
     viewer.get("/robots/", secure=True)
     for path, cost in costs.items():
         with django_assert_num_queries(cost):
