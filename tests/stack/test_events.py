@@ -188,7 +188,7 @@ robots = [f"robot-{n}" for n in range(15, 21)]
 answer = {
     "robots": Bot.objects.filter(host__in=robots).count(),
     "events": Event.objects.filter(bot__host__in=robots).count(),
-    "alive": BotSeen.objects.filter(bot__host__in=robots).count(),
+    "alive": BotSeen.objects.filter(bot__host__in=robots, at__isnull=False).count(),
     "alerts": [str(a) for a in Alert.objects.exclude(rule__name__contains="site")
                if any(robot in f"{a.subject} {a.summary}" for robot in robots)],
 }
