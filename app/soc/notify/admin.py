@@ -20,7 +20,7 @@ from unfold.widgets import UnfoldAdminTextareaWidget
 
 from soc.common.times import local
 from soc.core.admin import ReadOnlyAdmin, preformatted
-from soc.notify import health, outbox, relay, reports, templates
+from soc.notify import channels, destinations, health, outbox, relay, reports, templates
 from soc.notify.models import LIFE, OutboundMail, Subscription, words_of
 
 
@@ -35,9 +35,12 @@ def _framed(html: str) -> SafeString:
 
 @admin.register(Subscription)
 class SubscriptionAdmin(ModelAdmin):
-    """Who gets mail, about what and when, under which subject and with which text."""
+    """Who is notified, about what, when and how, under which subject and with which text."""
 
-    list_display = ("name", "enabled", "recipient_list", "minimum_severity", "wanted", "report")
+    list_display = (
+        *("name", "enabled", "recipient_list", "channel", "destination_state"),
+        *("minimum_severity", "wanted", "report"),
+    )
     list_editable = ("enabled",)
     search_fields = ("name", "recipients", "fallback_recipients", "tags")
     actions_detail = ("preview", "send_test")
@@ -45,6 +48,14 @@ class SubscriptionAdmin(ModelAdmin):
     formfield_overrides = {TextField: {"widget": UnfoldAdminTextareaWidget(attrs={"rows": 3})}}
     fieldsets = (
         (None, {"fields": ("name", "enabled", ("recipients", "fallback_recipients"), "tags")}),
+        (
+            "Channel",
+            {
+                "description": "E-mail goes to the recipients above. The other channels post to an "
+                "address; docs/channels.md says what.",
+                "fields": ("channel", ("url", "secret")),
+            },
+        ),
         ("What it gets", {"fields": (("minimum_severity", "applications"), "csv")}),
         (
             "Quiet hours",
@@ -75,7 +86,26 @@ class SubscriptionAdmin(ModelAdmin):
     @display(description="Recipients")
     def recipient_list(self, subscription: Subscription) -> str:
         """Return the recipients in one line."""
-        return ", ".join(subscription.addresses)
+        return ", ".join(subscription.recipients_by_channel)
+
+    @display(description="Destination")
+    def destination_state(self, subscription: Subscription) -> str:
+        """Return since when the destination is down, and its words."""
+        row = getattr(subscription, "destination", None)
+        if row is None or row.down_since is None:
+            return ""
+        return f"down since {local(row.down_since)}: {row.last_error}"
+
+    def get_queryset(self, request: HttpRequest) -> QuerySet[Subscription]:
+        """Read the destinations along with the subscriptions."""
+        found: QuerySet[Subscription] = super().get_queryset(request)
+        return found.select_related("destination")
+
+    def get_readonly_fields(
+        self, request: HttpRequest, obj: Subscription | None = None
+    ) -> tuple[str, ...]:
+        """Keep the channel: what waits for it would find no destination."""
+        return (*self.readonly_fields, "channel") if obj else self.readonly_fields
 
     @display(description="Applications", ordering="applications")
     def wanted(self, subscription: Subscription) -> str:
@@ -118,8 +148,9 @@ class SubscriptionAdmin(ModelAdmin):
     def send_test(self, request: HttpRequest, object_id: str) -> HttpResponse:
         """Ask for whom, then put a test mail into the outbox and show what becomes of it."""
         subscription = get_object_or_404(Subscription, pk=object_id)
-        own = getattr(request.user, "email", "")
-        to = {"me": [own] if own else [], "recipients": subscription.addresses}
+        by_mail = subscription.channel == channels.EMAIL
+        own = getattr(request.user, "email", "") if by_mail else ""
+        to = {"me": [own] if own else [], "recipients": subscription.recipients_by_channel}
         chosen = to.get(request.POST.get("to", ""), []) if subscription.enabled else []
         if request.method != "POST" or not chosen:
             context = {
@@ -128,6 +159,7 @@ class SubscriptionAdmin(ModelAdmin):
                 "opts": self.opts,
                 "subscription": subscription,
                 "own": own,
+                "by_mail": by_mail,
             }
             return TemplateResponse(request, "notify/send_test.html", context)
         mail = outbox.enqueue_test(subscription, chosen)
@@ -143,7 +175,7 @@ class OutboundMailAdmin(ReadOnlyAdmin):
     """The outbox: every mail, sent or not."""
 
     list_display = ("envelope", "kind", "state_label", "attempts", "created_at", "last_error")
-    list_filter = ("state", "kind", "severity", "subscription")
+    list_filter = ("state", "channel", "kind", "severity", "subscription")
     list_fullwidth = True
     search_fields = ("subject", "recipients", "last_error", "message_id", "topic")
     date_hierarchy = "created_at"
@@ -152,7 +184,16 @@ class OutboundMailAdmin(ReadOnlyAdmin):
     readonly_fields = (
         *("subject", "state_label", "recipient_list", "subscription", "created_at", "sent_at"),
         *("attempts", "next_try_at", "smtp_code", "last_error", "message_id", "dedupe_key"),
-        *("kind", "severity", "application", "topic", "expires_at", "withdrawn_at", "digest"),
+        *(
+            "channel",
+            "kind",
+            "severity",
+            "application",
+            "topic",
+            "expires_at",
+            "withdrawn_at",
+            "digest",
+        ),
         *("fallback_of", "delivered_list", "refused_list", "notices", "attachment"),
         *("as_html", "as_text"),
     )
@@ -161,7 +202,7 @@ class OutboundMailAdmin(ReadOnlyAdmin):
             None,
             {
                 "fields": (
-                    *("subject", "recipient_list", ("subscription", "kind")),
+                    *("subject", "recipient_list", ("subscription", "channel", "kind")),
                     *(("severity", "application"), "topic"),
                 )
             },
@@ -272,5 +313,6 @@ class OutboundMailAdmin(ReadOnlyAdmin):
             .update(next_try_at=now)
         )
         relay.probe_soon()
+        destinations.probe_soon()
         text = f"{count} mails are due now and go out within 30 s."
         self.message_user(request, text, messages.SUCCESS)

@@ -1,4 +1,4 @@
-"""Delivery: due mails are claimed by one worker, sent, and marked.
+"""Delivery: due mails are claimed by one worker, sent by their channel, and marked.
 
 A claim locks the relay's row, then takes mails and skips those that somebody else has locked: it
 waits for no mail, and so no writer and no claim wait for each other in a ring.
@@ -19,8 +19,18 @@ from django.utils import timezone
 
 from soc.common.batches import batched
 from soc.common.deadlocks import again_after_deadlock
-from soc.notify import digest, relay, smtp, templates
-from soc.notify.models import CLAIM, LIFE, OutboundMail, Relay, Subscription, words_of
+from soc.notify import channels, destinations, digest, relay, rows, smtp, templates, tidying
+from soc.notify.channels import email
+from soc.notify.channels.base import Reply, Unavailable
+from soc.notify.models import (
+    CLAIM,
+    LIFE,
+    Destination,
+    OutboundMail,
+    Relay,
+    Subscription,
+    words_of,
+)
 
 BATCH = 5
 """Mails that one worker claims at a time: few, so that several workers share a storm."""
@@ -35,12 +45,10 @@ LONGEST_RETRY = timedelta(minutes=30)
 PAUSES = (0.2, 1.0, 5.0, 10.0)
 """Seconds between the attempts to mark a mail."""
 
-CHANGED_AT_ONCE = 20
-"""Rows in one statement: few, or the database reads the whole table for them and waits for the rows
-of others on its way."""
-
 Kind = OutboundMail.Kind
 State = OutboundMail.State
+
+_TOO_SLOW = "It took too long to answer."
 
 logger = logging.getLogger(__name__)
 
@@ -56,20 +64,21 @@ class Claim:
 
 def exceeds_a_batch() -> bool:
     """Tell whether there is more to send now than one worker claims at a time."""
-    return _due(timezone.now())[: BATCH + 1].count() > BATCH and not relay.is_down()
+    now = timezone.now()
+    claimable = rows.claimable(relay.is_down(), destinations.down(), now)
+    return claimable[: BATCH + 1].count() > BATCH
 
 
 def send_due() -> int:
     """Send the mail that is due, for ``PATIENCE`` at most, and return how many went out."""
-    tidy()
+    tidying.tidy()
     sent = 0
     end = time.monotonic() + PATIENCE
     while (left := end - time.monotonic()) > 0:
         began = timezone.now()
         claim = _claim()
         if claim.probe:
-            if not _probe(began):
-                break
+            _probe(began)
         elif claim.wait:
             time.sleep(min(claim.wait, left))
         elif claim.mails:
@@ -79,95 +88,16 @@ def send_due() -> int:
     return sent
 
 
-def _probe(began: datetime) -> bool:
+def _probe(began: datetime) -> None:
     try:
-        smtp.probe(_addresses())
+        smtp.probe(email.site_addresses())
     except smtp.RelayDown as error:
         relay.mark_down(error, began)
-        return False
-    relay.mark_up()
-    return True
-
-
-def _addresses() -> list[str]:
-    """Return whom the site mails to, one of each domain before the others."""
-    subscriptions = Subscription.objects.filter(enabled=True).order_by("pk")
-    addresses = [
-        address
-        for subscription in subscriptions
-        for address in (*subscription.addresses, *subscription.fallback_addresses)
-    ]
-    of_domains = {address.rpartition("@")[2].lower(): address for address in reversed(addresses)}
-    return list(dict.fromkeys((*of_domains.values(), *addresses)))
-
-
-# --- What needs no relay ------------------------------------------------------------------------
-
-
-def tidy() -> None:
-    """Hold what quiet hours hold, take back what is switched off, and let the rest expire."""
-    now = timezone.now()
-    for subscription in Subscription.objects.all():
-        waiting = _waiting(subscription)
-        if not subscription.enabled:
-            _change(waiting, state=State.WITHDRAWN, next_try_at=None, withdrawn_at=now)
-        elif end := subscription.quiet_end(now):
-            # Last mails have been judged by what they end.
-            open_ones = waiting.filter(_gatherable(), concluded_at__isnull=True)
-            due = open_ones.filter(next_try_at__lte=now)
-            if subscription.quiet_breakthrough is not None:
-                due = due.filter(severity__lt=subscription.quiet_breakthrough)
-            _change(due, next_try_at=end, expires_at=end + LIFE, gathered=True)
-    # What was withdrawn while a worker had it in hand, and the worker died.
-    left_behind = OutboundMail.objects.filter(next_try_at__lte=now, withdrawn_at__isnull=False)
-    _change(left_behind, state=State.WITHDRAWN, next_try_at=None)
-    _expire(now)
-
-
-def _expire(now: datetime) -> None:
-    """Give up mails that were not sent in their time, except those that a worker has in hand."""
-    waiting = OutboundMail.objects.filter(next_try_at__isnull=False, expires_at__lte=now)
-    late = waiting.filter(Q(state=State.QUEUED) | Q(next_try_at__lte=now))
-    row = Relay.objects.filter(down_since__isnull=False).first()
-    reason = row.last_error if row else "No worker came to it in time."
-    blank = _change(
-        late.filter(last_error=""), state=State.EXPIRED, next_try_at=None, last_error=reason
-    )
-    count = blank + _change(late, state=State.EXPIRED, next_try_at=None)
-    if count:
-        logger.error("%d mails were not sent in their time: %s", count, reason)
-
-
-def _change(rows: QuerySet[OutboundMail], **values: object) -> int:
-    """Update rows in short transactions, except those that somebody else has locked."""
-    keys = list(rows.order_by("pk").values_list("pk", flat=True))
-    parts = batched(keys, CHANGED_AT_ONCE)
-    return sum(_change_some(rows.filter(pk__in=part), values) for part in parts)
-
-
-@again_after_deadlock
-def _change_some(rows: QuerySet[OutboundMail], values: dict[str, object]) -> int:
-    with transaction.atomic():
-        mine = list(_unlocked(rows).order_by("pk").values_list("pk", flat=True))
-        return OutboundMail.objects.filter(pk__in=mine).update(**values)
+    else:
+        relay.mark_up()
 
 
 # --- Claiming -----------------------------------------------------------------------------------
-
-
-def _due(now: datetime) -> QuerySet[OutboundMail]:
-    return OutboundMail.objects.filter(
-        next_try_at__lte=now, expires_at__gt=now, withdrawn_at__isnull=True
-    )
-
-
-def _gatherable() -> Q:
-    """Return the condition of notices that nobody can have got yet, and that a digest may hold."""
-    return Q(kind=Kind.NOTICE, state=State.QUEUED, alone=False)
-
-
-def _unlocked(rows: QuerySet[OutboundMail]) -> QuerySet[OutboundMail]:
-    return rows.select_for_update(skip_locked=connection.features.has_select_for_update_skip_locked)
 
 
 @again_after_deadlock
@@ -180,14 +110,16 @@ def _claim() -> Claim:
     now = timezone.now()
     with transaction.atomic():
         row = relay.locked()
-        if row.down_since is not None:
-            return Claim(probe=relay.take_probe(row, now))
+        if row.down_since is not None and relay.take_probe(row, now):
+            return Claim(probe=True)
         relay.refill(row, now)
+        down = destinations.down()
+        claimable = rows.claimable(row.down_since is not None, down, now)
         if row.tokens < 1:
-            due = _due(now).exists()
-            return Claim(wait=relay.pace().wait(row.tokens) if due else 0.0)
-        heads = _unlocked(_due(now)).order_by("next_try_at")[: min(BATCH, int(row.tokens))]
-        mails = _bundled(list(heads), row, now)
+            wait = relay.pace().wait(row.tokens) if claimable.exists() else 0.0
+            return Claim(wait=wait)
+        heads = rows.unlocked(claimable).order_by("next_try_at")[: min(BATCH, int(row.tokens))]
+        mails = _bundled(destinations.one_each(heads, down, now), row, now)
         row.tokens -= len(mails)
         row.save(update_fields=["tokens", "tokens_at"])
         for mail in mails:
@@ -199,13 +131,6 @@ def _claim() -> Claim:
             alone=True,
         )
     return Claim(mails)
-
-
-def _waiting(subscription: Subscription) -> QuerySet[OutboundMail]:
-    # Only what is not done with has a next try, which is what the index is for.
-    return OutboundMail.objects.filter(
-        subscription=subscription, next_try_at__isnull=False, state=State.QUEUED
-    )
 
 
 def _bundled(heads: Iterable[OutboundMail], row: Relay, now: datetime) -> list[OutboundMail]:
@@ -230,11 +155,13 @@ def _digest(subscription: Subscription, row: Relay, now: datetime) -> OutboundMa
     It is to have one when two or more were gathered (quiet hours, a digest interval, an outage of
     the relay), or when more than its storm limit wait at once.
     """
-    waiting = _waiting(subscription).filter(_gatherable(), expires_at__gt=now)
+    if not channels.of(subscription.channel).digests:
+        return None
+    waiting = rows.waiting(subscription).filter(rows.gatherable(), expires_at__gt=now)
     due = Q(next_try_at__lte=now)
     gathered = Q(gathered=True)
-    if row.up_since is not None:
-        gathered |= Q(created_at__lte=row.up_since)
+    if (up_since := _up_since(subscription, row)) is not None:
+        gathered |= Q(created_at__lte=up_since)
     # What the relay has put off waits too, and what was gathered goes along with what is due.
     ready, along = due | Q(gathered=False, attempts__gt=0), gathered
     if subscription.quiet_end(now):
@@ -248,8 +175,16 @@ def _digest(subscription: Subscription, row: Relay, now: datetime) -> OutboundMa
     wanted = ready if stormy else due
     if several:
         wanted |= along
-    members = list(_unlocked(waiting.filter(wanted)).order_by("pk").only(*digest.NEEDED))
+    members = list(rows.unlocked(waiting.filter(wanted)).order_by("pk").only(*digest.NEEDED))
     return _compose(subscription, members, now) if len(members) > 1 else None
+
+
+def _up_since(subscription: Subscription, row: Relay) -> datetime | None:
+    """Return when the last outage ended of what takes a subscription's messages, if it had one."""
+    if subscription.channel == channels.EMAIL:
+        return row.up_since
+    found = Destination.objects.filter(subscription=subscription)
+    return found.values_list("up_since", flat=True).first()
 
 
 def _compose(
@@ -262,7 +197,8 @@ def _compose(
         kind=Kind.DIGEST,
         severity=digest.severity_of(members),
         title=digest.title_of(members),
-        recipients=subscription.addresses,
+        channel=subscription.channel,
+        recipients=subscription.recipients_by_channel,
         subject=rendered.subject,
         text=rendered.text,
         html=rendered.html,
@@ -273,7 +209,7 @@ def _compose(
         next_try_at=now,
         expires_at=now + LIFE,
     )
-    for part in batched([member.pk for member in members], CHANGED_AT_ONCE):
+    for part in batched([member.pk for member in members], rows.CHANGED_AT_ONCE):
         OutboundMail.objects.filter(pk__in=part).update(
             state=State.DIGESTED, digest=mail, next_try_at=None
         )
@@ -291,24 +227,41 @@ def _send(mails: Sequence[OutboundMail], began: datetime, end: float) -> int:
             _release(mails[position:])
             break
         try:
-            replies = smtp.deliver(mail, _addresses) if mail.outstanding else {}
+            replies = channels.of(mail.channel).deliver(mail) if mail.outstanding else {}
         except smtp.RelayDown as error:
             relay.mark_down(error, began)
             _release(mails[position:], str(error))
             break
         except smtp.ConnectionLost as error:
             _postpone(mail, str(error), None, alone=True)
+        except Unavailable as error:
+            _hold(mail, error, began)
+            _release(mails[position + 1 :])
+            break
         except SoftTimeLimitExceeded:
             smtp.close()
-            _postpone(mail, "The relay took too long over it.", None, alone=True)
+            if mail.channel != channels.EMAIL:
+                destinations.mark_down(mail, _TOO_SLOW, None, began)
+            _postpone(mail, _TOO_SLOW, None, alone=True)
             _release(mails[position + 1 :])
             raise
         else:
+            if mail.channel != channels.EMAIL:
+                destinations.mark_up(mail)
             sent += _record(mail, replies)
     return sent
 
 
-def _record(mail: OutboundMail, replies: Mapping[str, smtp.Reply]) -> bool:
+def _hold(mail: OutboundMail, error: Unavailable, began: datetime) -> None:
+    """Hold the destination of a mail, which is tried again: apart, if they may have it already."""
+    destinations.mark_down(mail, str(error), error.wait, began)
+    if error.uncertain:
+        _postpone(mail, str(error), error.code or None, alone=True)
+    else:
+        _release([mail], str(error))
+
+
+def _record(mail: OutboundMail, replies: Mapping[str, Reply]) -> bool:
     """Record what the relay said of each recipient; return whether the mail is out."""
     mail.delivered += [address for address, reply in replies.items() if reply.taken]
     mail.refused |= {
@@ -322,7 +275,8 @@ def _record(mail: OutboundMail, replies: Mapping[str, smtp.Reply]) -> bool:
         _postpone(mail, words, code, alone=alone)
         return False
     if mail.delivered:
-        _mark_sent(mail)
+        taken = [reply.code for reply in replies.values() if reply.taken]
+        _mark_sent(mail, taken[0] if taken else None)
         return True
     _fail(mail, next((reply.code or None for reply in replies.values()), None))
     return False
@@ -336,14 +290,14 @@ def _words(mail: OutboundMail, replies: Mapping[str, str]) -> str:
     return words_of(replies)
 
 
-def _mark_sent(mail: OutboundMail) -> None:
+def _mark_sent(mail: OutboundMail, code: int | None) -> None:
     refused = words_of(mail.refused)
     _settle(
         mail,
         state=State.SENT,
         next_try_at=None,
         sent_at=timezone.now(),
-        smtp_code=250,
+        smtp_code=code,
         last_error=refused,
     )
     if refused:

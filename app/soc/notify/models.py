@@ -1,4 +1,4 @@
-"""Subscriptions, the outbox of the mail to their recipients, and the relay that takes it."""
+"""Subscriptions, the outbox of what goes to them, and the relay or destination that takes it."""
 
 import uuid
 from collections.abc import Mapping
@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from datetime import time as clock_time
 from email.utils import make_msgid
+from urllib.parse import urlsplit
 
 from django.apps import apps
 from django.core.exceptions import ValidationError
@@ -14,8 +15,9 @@ from django.db import models
 from django.utils import timezone
 
 from soc.core.models import Retention
+from soc.core.sealed import SealedField
 from soc.core.severity import Severity
-from soc.notify import templates
+from soc.notify import channels, templates
 from soc.notify.addresses import as_ascii
 from soc.provision.environment import split
 from soc.runtime.queues import BY_APPLICATION
@@ -84,7 +86,7 @@ _NOTIFIED = [(severity.value, severity.label) for severity in Severity if severi
 
 
 class Subscription(models.Model):
-    """Who gets mail; a disabled subscription gets none."""
+    """Who is notified, and by which channel; a disabled subscription gets nothing."""
 
     class Report(models.TextChoices):
         """How often a subscription gets a summary."""
@@ -97,13 +99,29 @@ class Subscription(models.Model):
     enabled = models.BooleanField(
         default=True, help_text="Off: nothing goes out, waiting mail included."
     )
+    channel = models.CharField(
+        max_length=20,
+        choices=channels.choices,
+        default=channels.EMAIL,
+        help_text="It stays: for another channel, make another subscription.",
+    )
     recipients = models.TextField(
-        validators=[validate_recipients], help_text="Mail addresses, one a line."
+        blank=True,
+        validators=[validate_recipients],
+        help_text="Mail addresses, one a line; of the channel e-mail only.",
+    )
+    url = SealedField(
+        "address",
+        help_text="Where the other channels post to: https, and a host of SOC_WEBHOOK_HOSTS.",
+    )
+    url_host = models.CharField("host", max_length=255, blank=True, editable=False)
+    secret = SealedField(
+        help_text="Signs the messages of a webhook; PagerDuty's integration key; ntfy's token.",
     )
     fallback_recipients = models.TextField(
         blank=True,
         validators=[validate_addresses],
-        help_text="Mail addresses, one a line; they get what the relay refuses for all recipients.",
+        help_text="Mail addresses, one a line; they get what is refused for all recipients.",
     )
     tags = models.CharField(
         max_length=200,
@@ -179,17 +197,43 @@ class Subscription(models.Model):
         """Check what takes more than one field.
 
         Raises:
-            ValidationError: quiet hours lack an end, or are none.
+            ValidationError: quiet hours lack an end, or are none; the channel lacks what it needs.
         """
+        self._clean_channel()
         if (self.quiet_from is None) != (self.quiet_until is None):
             raise ValidationError({"quiet_until": "Quiet hours need a start and an end."})
         if self.quiet_from is not None and self.quiet_from == self.quiet_until:
             raise ValidationError({"quiet_until": "Quiet hours that end as they start are none."})
 
+    def _clean_channel(self) -> None:
+        try:
+            channel = channels.of(self.channel)
+        except LookupError:
+            # The field itself says so.
+            return
+        url = self.url.reveal()
+        wrong = channel.validate(url, self.secret.reveal())
+        if self.channel == channels.EMAIL and not self.addresses:
+            wrong["recipients"] = "At least one recipient is needed."
+        if self.channel != channels.EMAIL and self.recipients:
+            wrong["recipients"] = "This channel posts to its address: leave the recipients empty."
+        if not channel.digests and self.digest_minutes:
+            wrong["digest_minutes"] = "This channel opens and closes each alert: use 0."
+        if not channel.digests and self.report != self.Report.NONE:
+            wrong["report"] = "This channel opens and closes each alert: it takes no reports."
+        if wrong:
+            raise ValidationError(wrong)
+        self.url_host = urlsplit(url).netloc
+
     @property
     def addresses(self) -> list[str]:
         """The recipients' mail addresses."""
         return _lines(self.recipients)
+
+    @property
+    def recipients_by_channel(self) -> list[str]:
+        """Whom a row of the outbox names: the addresses, or the one host that it is posted to."""
+        return self.addresses if self.channel == channels.EMAIL else [self.url_host]
 
     @property
     def fallback_addresses(self) -> list[str]:
@@ -274,6 +318,7 @@ class OutboundMail(models.Model):
 
     id = models.UUIDField(primary_key=True, default=uuid.uuid4, editable=False)
     subscription = models.ForeignKey(Subscription, null=True, on_delete=models.SET_NULL)
+    channel = models.CharField(max_length=20, choices=channels.choices, default=channels.EMAIL)
     dedupe_key = models.CharField(max_length=190, unique=True)
     message_id = models.CharField(max_length=120, unique=True, default=_message_id)
     kind = models.CharField(max_length=10, choices=Kind, default=Kind.NOTICE)
@@ -382,6 +427,20 @@ class Relay(models.Model):
 
     class Meta:
         verbose_name = "relay"
+
+    def __str__(self) -> str:
+        return f"down since {self.down_since}" if self.down_since else "up"
+
+
+class Destination(models.Model):
+    """Whether a subscription's destination is down; that of all mail is the relay."""
+
+    subscription = models.OneToOneField(Subscription, on_delete=models.CASCADE, primary_key=True)
+    down_since = models.DateTimeField(null=True)
+    up_since = models.DateTimeField(null=True, help_text="When the last outage ended.")
+    next_try_at = models.DateTimeField(null=True)
+    failures = models.PositiveIntegerField(default=0)
+    last_error = models.TextField(blank=True)
 
     def __str__(self) -> str:
         return f"down since {self.down_since}" if self.down_since else "up"

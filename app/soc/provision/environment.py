@@ -81,6 +81,14 @@ def _address(value: str) -> str:
     return ""
 
 
+def _network(value: str) -> str:
+    try:
+        ipaddress.ip_network(value)
+    except ValueError:
+        return "is not a network such as 192.0.2.0/24"
+    return ""
+
+
 name = _matches(
     r"(?!example$)[a-z][a-z0-9-]{0,23}", "a name of up to 24 lower-case letters, digits and hyphens"
 )
@@ -88,6 +96,10 @@ project = _matches(r"[a-z0-9][a-z0-9_-]{0,60}", "a name that Compose takes for a
 host = _matches(r"[A-Za-z0-9_]([A-Za-z0-9._:-]*[A-Za-z0-9])?", "a host name or address")
 helo = _matches(
     r"[A-Za-z0-9]([A-Za-z0-9.-]*[A-Za-z0-9])?|\[[0-9A-Fa-f.:]+\]", "a host name or an [address]"
+)
+webhook_host = _matches(
+    r"\.?[A-Za-z0-9]([A-Za-z0-9.-]*[A-Za-z0-9])?(:[1-9]\d{0,4})?",
+    "a host such as hooks.example.com, .example.com or host:8443",
 )
 mail_address = _matches(r"[^@\s<>,]+@[^@\s<>,]+", "a mail address")
 image = _matches(r".+:(?!latest$)[\w][\w.-]*", "an image with an exact tag (not latest)")
@@ -133,6 +145,8 @@ VARIABLES: tuple[Variable, ...] = (
     Variable("SOC_MAIL_FROM_NAME", _matches(r"[^<>@\x00-\x1f]{1,64}", "a name"), optional=True),
     Variable("SOC_MAIL_TO", _all(mail_address)),
     Variable("SOC_MAIL_PER_MINUTE", count, optional=True),
+    Variable("SOC_WEBHOOK_HOSTS", _all(webhook_host), optional=True),
+    Variable("SOC_WEBHOOK_NETWORKS", _all(_network), optional=True),
     Variable("SOC_SESSION_HOURS", count, optional=True),
     Variable("SOC_SESSION_IDLE_MINUTES", count, optional=True),
     Variable("SOC_HSTS_SECONDS", _matches(r"\d{1,9}", "a number of seconds"), optional=True),

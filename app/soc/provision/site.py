@@ -51,7 +51,7 @@ WEB_SERVERS = ("web", "flower")
 """What browsers talk to: a site may bring certificates of its own for them."""
 
 
-SEALERS = ("web", "migrate", "worker-ldap-probe")
+SEALERS = ("web", "migrate", "worker-ldap-probe", "worker-email")
 """Who writes or reads stored credentials, and so has the keys that they are sealed with."""
 
 PUBLISHERS = tuple(stream.publisher for stream in STREAMS.values())

@@ -15,7 +15,7 @@ from django.utils import timezone
 
 from mailing import NOTICE, Clock, FakeRelay, Outage, make_due, states
 from soc.core.severity import Severity
-from soc.notify import delivery, outbox, smtp, tasks
+from soc.notify import delivery, outbox, smtp, tasks, tidying
 from soc.notify.models import OutboundMail, Subscription
 from soc.notify.templates import Notice
 
@@ -483,7 +483,7 @@ def test_a_mail_in_a_workers_hand_does_not_expire(
     clock.move(hours=3, minutes=59)
     (mail,) = delivery._claim().mails
     clock.move(minutes=1, seconds=30)
-    delivery.tidy()
+    tidying.tidy()
     assert states() == {"sending": 1}
     delivery._record(mail, smtp.deliver(mail, list))
     assert states() == {"sent": 1}

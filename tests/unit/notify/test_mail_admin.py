@@ -23,6 +23,7 @@ MAILS = "/admin/notify/outboundmail/"
 def form(**values: Any) -> dict[str, Any]:
     return {
         **{"name": "mine", "enabled": "on", "recipients": "a@health.internal", "tags": ""},
+        **{"channel": "email", "url": "", "secret": ""},
         **{"fallback_recipients": "", "minimum_severity": 10, "applications": ""},
         **{"quiet_from": "", "quiet_until": "", "quiet_breakthrough": 30, "digest_minutes": 0},
         **{"storm_limit": 10, "report": "none", "report_at": "07:00"},

@@ -8,7 +8,7 @@ import pytest
 from django.utils import timezone
 
 from mailing import NOTICE, Clock, FakeRelay, states
-from soc.notify import delivery, outbox, reports
+from soc.notify import delivery, outbox, reports, tidying
 from soc.notify.models import LIFE_OF_A_REPORT, OutboundMail, Subscription
 
 Report = Subscription.Report
@@ -167,8 +167,8 @@ def test_a_report_that_waits_expires_after_twelve_hours(
     outbox.enqueue(NOTICE, "occasion")
     clock.move(hours=12)
     clock.now -= timedelta(seconds=1)
-    delivery.tidy()
+    tidying.tidy()
     assert states() == {"expired": 1, "queued": 1}
     clock.move(seconds=1)
-    delivery.tidy()
+    tidying.tidy()
     assert states() == {"expired": 2}
