@@ -75,8 +75,22 @@ class _Tls(SSLTransport):
         return more
 
 
+class _Channel(pyamqp.Channel):
+    """kombu's channel that leaves bodies as the bytes that came.
+
+    py-amqp decodes a body by ``content_encoding`` as if that named a character set. JSON is UTF-8
+    whatever the property says (RFC 8259, section 8.1): "latin-1" would turn it into mojibake.
+    """
+
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        super().__init__(*arguments, **options)
+        self.auto_decode = False
+
+
 class _Connection(pyamqp.Connection):
     """kombu's connection on our transport."""
+
+    Channel = _Channel
 
     def Transport(  # noqa: N802
         self, host: str, connect_timeout: float, ssl: Any, *timeouts: float, **options: Any

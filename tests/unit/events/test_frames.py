@@ -8,8 +8,10 @@ import struct
 import threading
 from itertools import pairwise
 from pathlib import Path
+from unittest.mock import MagicMock
 
 import pytest
+from amqp import Message, spec
 from amqp.exceptions import UnexpectedFrame
 from hypothesis import given
 from hypothesis import strategies as st
@@ -74,6 +76,17 @@ def test_a_broker_that_hangs_up_is_an_error() -> None:
 def test_what_is_not_amqp_is_refused() -> None:
     with pytest.raises(UnexpectedFrame):
         transport(struct.pack(">BHI", 1, 0, 1) + b"xx").read_frame()
+
+
+@pytest.mark.parametrize("encoding", ["latin-1", "utf-16", "utf-8", "gzip"])
+def test_a_body_stays_bytes_whatever_its_content_encoding(encoding: str) -> None:
+    channel = _Connection.Channel(MagicMock(confirm_publish=False), 1)
+    message, came = Message(content_encoding=encoding), []
+    message.body = "Prüfung!".encode()
+    channel.callbacks["tag"] = came.append
+    delivery = struct.pack(">HH", *spec.Basic.Deliver) + b"\x03tag" + bytes(7) + b"\1" + bytes(3)
+    channel.dispatch_method(spec.Basic.Deliver, delivery, message)
+    assert [one.body for one in came] == ["Prüfung!".encode()]
 
 
 def test_frames_come_over_tls_as_a_broker_sends_them(tmp_path: Path) -> None:
