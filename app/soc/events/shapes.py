@@ -119,6 +119,8 @@ def _document(body: bytes | str) -> tuple[str, dict[str, Any]]:
     """Return the text of the JSON object and the object."""
     if len(body) > LONGEST_BODY:
         raise Malformed(f"it is too large: {len(body):,} bytes, at most {LONGEST_BODY:,} are read")
+    if isinstance(body, bytes) and body.startswith(_GZIP):
+        raise Malformed("it is compressed with gzip: let the shipper send JSON uncompressed")
     try:
         text = body if isinstance(body, str) else body.decode("utf-8")
     except UnicodeDecodeError as error:
@@ -132,6 +134,9 @@ def _document(body: bytes | str) -> tuple[str, dict[str, Any]]:
         raise Malformed(f"it is {_KINDS.get(type(value), 'null')}, not an object")
     return text, value
 
+
+_GZIP = b"\x1f\x8b"
+"""How gzip begins (RFC 1952, section 2.3.1)."""
 
 _KINDS = {list: "a list", str: "a text", int: "a number", float: "a number", bool: "true or false"}
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 from datetime import UTC, datetime
 from typing import Any
@@ -131,6 +132,11 @@ def test_what_is_no_document_is_refused_with_a_reason(message: bytes, words: str
 def test_a_document_without_what_it_needs_is_refused(changes: dict[str, Any], words: str) -> None:
     with pytest.raises(shapes.Malformed, match=words):
         shapes.read(body(of_6(**changes)))
+
+
+def test_a_compressed_body_says_what_to_change_at_the_shipper() -> None:
+    with pytest.raises(shapes.Malformed, match="gzip: let the shipper send JSON uncompressed"):
+        shapes.read(gzip.compress(body(of_6())))
 
 
 def test_what_databases_take_badly_is_replaced() -> None:
