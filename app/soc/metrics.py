@@ -26,6 +26,7 @@ from soc.beat import status
 from soc.beat.models import Instance
 from soc.core.models import ALIVE_FOR, Heartbeat, QueueSample, TaskFailure
 from soc.core.severity import Severity
+from soc.events.models import DeadLetter
 from soc.notify.models import OutboundMail, Relay
 from soc.runtime.queues import QUEUES
 
@@ -44,6 +45,7 @@ class _Collector:
         now = timezone.now()
         yield _alerts()
         yield from _queues(now)
+        yield _dead_events()
         yield _workers(now)
         yield from _beats(now)
         yield from _mails(now)
@@ -82,6 +84,12 @@ def _queues(now: datetime) -> Iterator[Gauge]:
         yield _gauge(f"soc_queue_{name}", text, "queue", values)
     text = "Age of the queue's last sample, +Inf without one."
     yield _gauge("soc_queue_sample_age_seconds", text, "queue", ages.items())
+
+
+def _dead_events() -> Gauge:
+    waiting = DeadLetter.objects.filter(state=DeadLetter.State.WAITING).count()
+    text = "Messages of the event stream that are no events and wait for a person."
+    return Gauge("soc_event_dead_letters", text, value=waiting)
 
 
 def _workers(now: datetime) -> Gauge:

@@ -577,3 +577,9 @@ def test_every_landed_migration_is_as_it_landed() -> None:
     assert not landed.keys() - present.keys(), "a landed migration was removed or renamed"
     add = "add it to the list: sha256sum FILE >> tests/unit/core/migrations.sha256"
     assert not present.keys() - landed.keys(), add
+
+
+def test_no_two_files_of_tests_have_one_name() -> None:
+    """pytest imports them by their names alone, and leaves out the second of a whole run."""
+    names = [file.name for file in (REPOSITORY / "tests").rglob("test_*.py")]
+    assert sorted(names) == sorted(set(names))

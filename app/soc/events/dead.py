@@ -3,12 +3,15 @@
 import hashlib
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
+from datetime import datetime
 from typing import Any, NamedTuple
 
 from django.db import transaction
 from django.db.models import F, QuerySet
 from django.utils import timezone
 
+from soc.alerts.conditions import Condition
+from soc.core.severity import Severity
 from soc.events import shapes
 from soc.events.ingest import Ingest
 from soc.events.models import DeadLetter
@@ -16,6 +19,18 @@ from soc.runtime.queues import BY_NAME
 
 LONGEST_KEPT = 1_500_000
 """Bytes of a message that are kept: more cannot be replayed, and no page shows it."""
+
+MOST_WAITING = 20_000
+"""Dead letters that are kept for a person: one shipper with a wrong format fills no disk."""
+
+RULE = ("events", "dead-letters")
+"""The rule under which waiting dead letters are reported."""
+
+PAGE = "/admin/events/deadletter/?state__exact=waiting"
+"""Where a person looks; workers have no addresses of the admin to look it up."""
+
+_SAMPLE = 500
+_MOST_KINDS = 5
 
 QUEUE = BY_NAME["events"]
 
@@ -113,6 +128,39 @@ def replay(letter: DeadLetter, by: str) -> None:
         if taken.counts.expired:
             raise CannotReplay("it is from before the time until which events are dropped")
         _settle(DeadLetter.objects.filter(pk=letter.pk), State.REPLAYED, by)
+
+
+def condition(now: datetime) -> Condition:
+    """Return whether dead letters wait for a person, with the hosts and reasons of the newest."""
+    application, rule = RULE
+    waiting = DeadLetter.objects.filter(state=State.WAITING)
+    number = waiting.count()
+    newest = Counter(waiting.values_list("host", "reason")[:_SAMPLE])
+    kinds = [
+        f"{count} of {host or 'an unknown host'}: {reason}"
+        for (host, reason), count in newest.most_common(_MOST_KINDS)
+    ]
+    severity = Severity.CRITICAL if number * 2 > MOST_WAITING else Severity.WARNING
+    return Condition(
+        application=application,
+        rule=rule,
+        subject="event stream",
+        severity=severity if number else Severity.OK,
+        observed_at=now,
+        summary=f"{number} messages are not read as events and wait for a person; beyond "
+        f"{MOST_WAITING} the oldest are deleted."
+        if number
+        else "",
+        facts={f"Newest {min(number, _SAMPLE)}": "\n".join(kinds)} if kinds else {},
+        link=PAGE,
+    )
+
+
+def drop_excess() -> int:
+    """Delete the oldest waiting dead letters beyond ``MOST_WAITING``; return how many."""
+    waiting = DeadLetter.objects.filter(state=State.WAITING).order_by("-last_seen_at", "-pk")
+    beyond = list(waiting.values_list("pk", flat=True)[MOST_WAITING:])
+    return DeadLetter.objects.filter(pk__in=beyond).delete()[0] if beyond else 0
 
 
 def discard(letters: QuerySet[DeadLetter], by: str) -> int:

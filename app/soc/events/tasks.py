@@ -2,7 +2,7 @@
 
 import logging
 
-from soc.events import retention
+from soc.events import dead, retention
 from soc.runtime.celery import app
 
 logger = logging.getLogger(__name__)
@@ -14,3 +14,7 @@ def forget_old() -> None:
     for what, count in retention.forget_old().items():
         if count:
             logger.info("%d of %s were too old and are deleted", count, what)
+    if dropped := dead.drop_excess():
+        logger.warning(
+            "%d dead letters of events are deleted: more than %d waited", dropped, dead.MOST_WAITING
+        )

@@ -173,8 +173,8 @@ def test_metrics_cost_the_same_queries_however_much_there_is(
             Rule.objects.create(application=f"a{n}", name="r")
             QueueSample.objects.create(queue=f"q{n}", depth=1, consumers=1, dead=0)
         # The token and its user's rights (3); alerts and applications, samples and their ages,
-        # workers, beats, mails by state and the waiting ones, the relay, failures.
-        with django_assert_num_queries(13):
+        # dead letters, workers, beats, mails by state and the waiting ones, the relay, failures.
+        with django_assert_num_queries(14):
             program.get("/metrics")
 
 

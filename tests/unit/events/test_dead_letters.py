@@ -10,8 +10,11 @@ from typing import Any
 import pytest
 from django.core.management import CommandError, call_command
 from django.test import Client
+from django.urls import reverse
+from django.utils import timezone
 
-from soc.events import dead
+from soc.core.severity import Severity
+from soc.events import dead, tasks
 from soc.events.models import DeadLetter, Event, EventSource, StreamSettings
 from winlogbeat import body, event, of_6
 
@@ -44,6 +47,33 @@ def dead_letters(*arguments: str) -> str:
 )
 def test_the_broker_tells_why_a_message_is_dead(headers: dict[str, Any], words: str) -> None:
     assert dead.of_queue(b"{", headers).reason.startswith(words)
+
+
+@pytest.mark.django_db
+def test_waiting_dead_letters_are_a_condition_with_hosts_and_reasons() -> None:
+    assert dead.condition(timezone.now()).severity == Severity.OK
+    for number in range(3):
+        keep(b"{%d" % number)
+    keep(b"[1]", "it has no time")
+    told = dead.condition(timezone.now())
+    assert told.severity == Severity.WARNING
+    assert told.summary.startswith("4 messages")
+    assert "3 of an unknown host: It is not JSON" in told.facts["Newest 4"]
+    dead.discard(DeadLetter.objects.all(), "ann")
+    assert dead.condition(timezone.now()).severity == Severity.OK
+    assert dead.PAGE.startswith(reverse("admin:events_deadletter_changelist"))
+
+
+@pytest.mark.django_db
+def test_the_oldest_beyond_the_limit_are_deleted_and_logged(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(dead, "MOST_WAITING", 2)
+    kept = [keep(b"{%d" % number).pk for number in range(5)]
+    assert dead.condition(timezone.now()).severity == Severity.CRITICAL
+    tasks.forget_old()
+    assert set(DeadLetter.objects.values_list("pk", flat=True)) == set(kept[-2:])
+    assert "3 dead letters of events are deleted" in caplog.text
 
 
 def test_what_can_be_read_was_refused_by_the_database() -> None:
