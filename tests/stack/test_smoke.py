@@ -227,10 +227,12 @@ answer = Counter(f"{mail.state} {mail.last_error}".strip() for mail in mails)
     stack.compose("up", "--detach", "--no-recreate", "--scale=worker-email=1", "worker-email")
 
 
-def test_docker_compose_scale_works_without_any_option(stack: Stack) -> None:
+def test_docker_compose_scale_works_without_any_option_and_outlives_make_up(stack: Stack) -> None:
     scale = ["docker", "compose", "scale"]
     run(*scale, "worker-shared=2", cwd=stack.folder)
     wait_for("two consumers", lambda: stack.queues()["shared"]["consumers"] == 2)
+    stack.make("up")
+    assert len(stack.compose("ps", "--quiet", "worker-shared").split()) == 2
     run(*scale, "worker-shared=1", cwd=stack.folder)
     wait_for("one consumer", lambda: stack.queues()["shared"]["consumers"] == 1)
 
