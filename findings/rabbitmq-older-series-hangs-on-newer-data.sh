@@ -51,8 +51,8 @@ chmod +x "$work/try"
 
 # usage: try IMAGE VOLUME
 try() {
-    docker run --rm --network host --hostname localhost --volume "$work:/work:ro" \
-        --volume "$2:/data" "$1" /work/try
+    docker run --rm --network host --hostname localhost --volume "$work:/finding:ro" \
+        --volume "$2:/data" "$1" /finding/try
 }
 
 seen=

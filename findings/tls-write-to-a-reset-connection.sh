@@ -69,10 +69,10 @@ print("         after a new handshake in the thread:", outcome(good.recv, 1))
 sys.exit(seen != ["ConnectionResetError"] * 3)
 EOF
 
-docker run --rm --network host --volume "$work:/work:ro" "$image" sh -euc '
+docker run --rm --network host --volume "$work:/finding:ro" "$image" sh -euc '
     apt-get -qq update
     apt-get -qq install -y --no-install-recommends python3 openssl >/dev/null 2>&1
     mkdir /run/try && cd /run/try
     openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -days 2 -subj /CN=localhost \
         -addext subjectAltName=DNS:localhost -keyout key.pem -out cert.pem 2>/dev/null
-    python3 /work/connections.py'
+    python3 /finding/connections.py'
