@@ -1,6 +1,6 @@
 # `make` alone prints this help.
 SITE ?= $(or $(shell basename "$$(readlink .env)" .env),local)
-# containers where a Docker engine answers, else embedded; `make up STACK=embedded` insists.
+# containers where a Docker engine answers, else embedded; STACK=swarm runs on a manager of a swarm.
 STACK ?= $(shell docker/which-stack)
 BENCH ?= tasks
 PYTHON ?= python3
