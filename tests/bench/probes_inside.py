@@ -73,10 +73,17 @@ def register(folder: Path, hosts: list[str]) -> None:
     authority, _ = Authority.objects.update_or_create(
         name="bench", defaults={"pem": (folder / "root.crt").read_text()}
     )
-    later = timezone.now() + timedelta(days=1)
+    later = timezone.now() + timedelta(hours=23)
     Endpoint.objects.all().delete()
     Endpoint.objects.bulk_create(
-        Endpoint(host=host, port=port, server_name=name, authority=authority, next_scan_at=later)
+        Endpoint(
+            host=host,
+            port=port,
+            server_name=name,
+            authority=authority,
+            interval_minutes=1440,
+            next_scan_at=later,
+        )
         for host, (port, name) in itertools.product(hosts, plan["names"].items())
     )
 

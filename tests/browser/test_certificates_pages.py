@@ -36,7 +36,8 @@ for name, status, days, reason in (
 ):
     leaf = certificate(name, days)
     endpoint = Endpoint.objects.create(
-        host=name, enabled=True, next_scan_at=now + timedelta(days=9), certificate=leaf,
+        host=name, enabled=True, interval_minutes=14 * 1440,
+        next_scan_at=now + timedelta(days=9), certificate=leaf,
         chain=[leaf.pk, middle.pk], status=status, reason=reason, outcome="valid", scans=700,
         scanned_at=now, tls_version="TLSv1.3", cipher="TLS_AES_256_GCM_SHA384",
         fault_depth=0 if status == "invalid" else None,
