@@ -11,7 +11,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
+from typing import Any, overload
 
 from django.core.exceptions import ImproperlyConfigured
 from django.db import connections, router, transaction
@@ -80,13 +80,13 @@ class Database(ABC):
         """Run a query and return its rows."""
         with self.connection.cursor() as cursor:
             cursor.execute(sql, parameters)
-            return cursor.fetchall()
+            return list(cursor.fetchall())
 
     def change(self, sql: str, *parameters: Any) -> int:
         """Run a statement and return how many rows it found."""
         with self.connection.cursor() as cursor:
             cursor.execute(sql, parameters)
-            return cursor.rowcount
+            return int(cursor.rowcount)
 
     def close(self) -> None:
         """Drop the connection; the next statement makes a new one."""
@@ -178,6 +178,12 @@ class Database(ABC):
     @abstractmethod
     def later_parameters(self, seconds: float) -> tuple[Any, ...]:
         """Return the parameters of ``later``."""
+
+    @overload
+    def moment(self, at: None) -> None: ...
+
+    @overload
+    def moment(self, at: datetime) -> int: ...
 
     def moment(self, at: datetime | None) -> int | None:
         """Return a time as the driver gave it as a moment."""

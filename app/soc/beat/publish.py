@@ -71,7 +71,7 @@ class Publisher:
         self._connection: Connection | None = None
         self._wire: amqp.Connection | None = None
         self._channel: Any = None
-        self._producer: Producer | None = None
+        self._producer: Any = None
         self._blocked = False
         self._tag = 0
         self._unconfirmed: dict[int, tuple[Run, str, float]] = {}
@@ -181,12 +181,12 @@ class Publisher:
         )
 
     def _connect(self) -> Connection:
-        connection = self._app.connection_for_write(connect_timeout=CONNECT_WITHIN)
+        connection: Connection = self._app.connection_for_write(connect_timeout=CONNECT_WITHIN)
         if _is_amqp(connection):
             connection.transport_options = {
                 "read_timeout": self._timeout,
                 "write_timeout": self._timeout,
-                **connection.transport_options,
+                **(connection.transport_options or {}),
             }
         connection.connect()
         return connection
@@ -231,16 +231,17 @@ class Publisher:
 
     def _write(self) -> None:
         """Write the frames that were put aside, all at once."""
-        if not self._frames:
+        line = self._wire
+        if line is None or not self._frames:
             return
         frames, self._frames = self._frames, []
         try:
-            self._wire.transport.write(b"".join(frames))
+            line.transport.write(b"".join(frames))
         except self._errors() as error:
             self._lose(error)
             return
         # What the heartbeat takes as a sign that something was sent.
-        self._wire.bytes_sent += len(frames)
+        line.bytes_sent += len(frames)
 
     def _lose(self, reason: object) -> None:
         logger.warning("The connection to the broker is lost: %s", reason)
@@ -295,7 +296,9 @@ class Publisher:
         if possible is None:
             possible = templates.can_prebuild(self._app, message.task, self._prebuilt)
             self._can_prebuild[message.task] = possible
-        template = templates.build(self._app, message, self._connection) if possible else None
+        template = None
+        if possible and self._connection is not None:
+            template = templates.build(self._app, message, self._connection)
         if template is None:
             return ASK_THE_TASK
         for entity in template.declare:
@@ -311,25 +314,16 @@ class Publisher:
     def _read(self, seconds: float) -> None:
         """Take what the broker has said; wait for a first word that long."""
         try:
-            while self._is_readable(seconds):
+            # What is read may part with the connection.
+            while (line := self._wire) is not None and _is_readable(line, seconds):
                 seconds = 0
                 with contextlib.suppress(TimeoutError):
-                    self._wire.drain_events(timeout=REST_OF_A_FRAME)
+                    line.drain_events(timeout=REST_OF_A_FRAME)
             if self._wire is not None:
                 self._check(self._wire)
         except self._errors() as error:
             self._lose(error)
 
-    def _is_readable(self, seconds: float) -> bool:
-        # py-amqp on TLS spins when it is to read without waiting and there is nothing to read.
-        if self._wire is None:
-            return False
-        socket = self._wire.transport.sock
-        if isinstance(socket, ssl.SSLSocket) and socket.pending():
-            return True
-        poll = select.poll()
-        poll.register(socket, select.POLLIN)
-        return bool(poll.poll(seconds * 1000))
 
     def _check(self, connection: amqp.Connection) -> None:
         now = time.monotonic()
@@ -365,4 +359,14 @@ class Publisher:
 
 
 def _is_amqp(connection: Connection) -> bool:
-    return connection.transport.driver_name == "py-amqp"
+    return bool(connection.transport.driver_name == "py-amqp")
+
+
+def _is_readable(connection: amqp.Connection, seconds: float) -> bool:
+    # py-amqp on TLS spins when it is to read without waiting and there is nothing to read.
+    socket = connection.transport.sock
+    if isinstance(socket, ssl.SSLSocket) and socket.pending():
+        return True
+    poll = select.poll()
+    poll.register(socket, select.POLLIN)
+    return bool(poll.poll(seconds * 1000))

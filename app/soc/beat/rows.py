@@ -64,7 +64,7 @@ class Reader:
     def __init__(self, database: Database) -> None:
         self._database = database
         self._timings: dict[tuple[Any, ...], Timing] = {}
-        self._texts: dict[str | None, str | None] = {}
+        self._texts: dict[str, str] = {}
 
     def all(self) -> Changes:
         """Read every enabled row."""
@@ -140,9 +140,9 @@ class Reader:
                 task=self._shared(value("task")),
                 args=self._shared(_sound(value("args"), list, "positional arguments")),
                 kwargs=self._shared(_sound(value("kwargs"), dict, "keyword arguments")),
-                queue=self._shared(value("queue") or None),
-                exchange=self._shared(value("exchange") or None),
-                routing_key=self._shared(value("routing_key") or None),
+                queue=self._given(value("queue")),
+                exchange=self._given(value("exchange")),
+                routing_key=self._given(value("routing_key")),
                 headers=self._shared(_sound(value("headers"), dict, "headers")),
                 priority=value("priority"),
                 expires=expires,
@@ -150,10 +150,11 @@ class Reader:
             ),
         )
 
-    def _shared(self, text: str | None) -> str | None:
-        if text is not None and len(text) > 100:
-            return text
-        return self._texts.setdefault(text, text)
+    def _shared(self, text: str) -> str:
+        return text if len(text) > 100 else self._texts.setdefault(text, text)
+
+    def _given(self, text: str | None) -> str | None:
+        return self._shared(text) if text else None
 
     def _timing(self, value: Callable[[str], Any], start: int | None, anchor: int) -> Timing:
         if value("interval_id") is not None:
@@ -186,8 +187,10 @@ class Reader:
 
 def _crontab(minute: str, hour: str, weekday: str, day: str, month: str, zone: str) -> Crontab:
     # Celery allows blanks in a field no more than cron does; django-celery-beat's form does.
-    fields = (field.replace(" ", "") for field in (minute, hour, weekday, day, month))
-    return Crontab(*fields, _zone(zone))
+    minute, hour, weekday, day, month = (
+        field.replace(" ", "") for field in (minute, hour, weekday, day, month)
+    )
+    return Crontab(minute, hour, weekday, day, month, _zone(zone))
 
 
 def _zone(name: str) -> tzinfo:
@@ -201,7 +204,8 @@ def _solar(event: str, latitude: Decimal, longitude: Decimal) -> Solar:
     place = float(latitude), float(longitude)
 
     def following(at: datetime) -> datetime:
-        return at + schedules.solar(event, *place, nowfun=lambda: at).remaining_estimate(at)
+        left: timedelta = schedules.solar(event, *place, nowfun=lambda: at).remaining_estimate(at)
+        return at + left
 
     following(datetime.now(tz=ZoneInfo("UTC")))
     return Solar(following)

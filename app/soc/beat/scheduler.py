@@ -73,12 +73,12 @@ class Scheduler(DatabaseScheduler):
         self._sample_timer = Timer(SAMPLE_EVERY)
         self._life_timer = Timer(SIGN_OF_LIFE_EVERY)
         celery.beat.Scheduler.__init__(self, *args, **kwargs)
-        self.max_interval = min(self.max_interval, LONGEST_WAIT)
+        self.max_interval: float = min(self.max_interval, LONGEST_WAIT)
 
     def setup_schedule(self) -> None:
         """Connect; Celery does not call this for a scheduler that is only looked at."""
         self._worker = Inline() if database.vendor() == "sqlite" else Background("beat-database")
-        self.keeper = self._worker.submit(self._make_keeper).result()
+        self.keeper: Keeper = self._worker.submit(self._make_keeper).result()
         self._publisher = self.Publisher(self.app, self.options.TIMEOUT, self.options.PREBUILT)
         self._publisher.ready()
         self.dispatcher = Dispatcher(self._publisher, self.counts)
@@ -94,7 +94,7 @@ class Scheduler(DatabaseScheduler):
     @property
     def schedule(self) -> dict[str, Any]:
         """The enabled schedules as Celery's entries, read anew: for introspection only."""
-        return self.all_as_schedule()
+        return dict(self.all_as_schedule())
 
     def enabled_models_qs(self) -> Any:
         """Return all enabled schedules, whatever their hour."""

@@ -6,6 +6,7 @@ for the id and the time of expiry.
 
 import json
 from dataclasses import dataclass
+from functools import partial
 from datetime import UTC, datetime, timedelta
 from types import SimpleNamespace
 from typing import Any
@@ -48,10 +49,12 @@ class _Tape:
         content_encoding: str,
         headers: dict[str, Any],
         properties: dict[str, Any],
-    ) -> tuple[Any, ...]:
-        return body, priority, content_type, content_encoding, headers, properties
+    ) -> partial[Template]:
+        return partial(
+            Template, body, priority, content_type, content_encoding, headers, properties
+        )
 
-    def basic_publish(self, message: tuple[Any, ...], **options: Any) -> None:
+    def basic_publish(self, message: partial[Template], **options: Any) -> None:
         self.message = message
         self.options = options
 
@@ -63,9 +66,9 @@ class _Recorder(Producer):
         self.tape = _Tape(connection)
         super().__init__(self.tape, auto_declare=False)
 
-    def publish(self, body: Any, declare: Any = None, **options: Any) -> None:
-        self.declared = list(declare or ())
-        super().publish(body, **{**options, "retry": False})
+    def publish(self, body: Any, *arguments: Any, **options: Any) -> None:
+        self.declared = list(options.pop("declare", None) or ())
+        super().publish(body, *arguments, **{**options, "retry": False})
 
 
 DUE_HEADER = "periodic_task_due"
@@ -127,7 +130,7 @@ def build(app: celery.Celery, message: Message, connection: Connection) -> Templ
     """Have Celery build a message; None if its expiry is the task's own choice."""
     recorder = _Recorder(connection)
     apply(app, message, "", 0, recorder)
-    template = Template(*recorder.tape.message, recorder.tape.options, recorder.declared)
+    template = recorder.tape.message(recorder.tape.options, recorder.declared)
     headers = template.headers
     own_expiry = headers["expires"] and not (message.expires or message.expire_seconds)
     return None if own_expiry or headers["eta"] else template

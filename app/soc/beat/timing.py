@@ -145,24 +145,24 @@ class Crontab:
 
     def _next_fixed_time(self, at: int) -> int | None:
         """Go through the times of day; what they mean in UTC never decreases."""
-        wall: int | None = at + self._offset(at)
-        while (wall := self._later_match(wall, strictly=True)) is not None:
+        wall = self._later_match(at + self._offset(at), strictly=True)
+        while wall is not None:
             found = self._first_meaning(wall)
             if found > at:
                 return found
+            wall = self._later_match(wall, strictly=True)
         return None
 
     def _first_meaning(self, wall: int) -> int:
         """Return the first moment at which the clock reads ``wall``, or the end of the gap."""
-        naive = as_datetime(wall).replace(tzinfo=self._zone, fold=0)
-        found = wall - naive.utcoffset() // _MICROSECOND
+        found = wall - _offset(as_datetime(wall).replace(tzinfo=self._zone, fold=0))
         # In a gap the first offset leads to a later reading than the one that was asked for.
         if self._offset(found) + found == wall:
             return found
         return self._first_change(found - 24 * 3600 * SECOND, found)
 
     def _offset(self, at: int) -> int:
-        return as_datetime(at).astimezone(self._zone).utcoffset() // _MICROSECOND
+        return _offset(as_datetime(at).astimezone(self._zone))
 
     def _offset_kept(self, start: int, end: int) -> bool:
         """Whether the offset is the same all the way; two changes may undo each other."""
@@ -191,9 +191,9 @@ class Crontab:
         on_the_minute = wall % _MINUTE == 0
         find = bisect_right if strictly or not on_the_minute else bisect_left
         index = find(self._times, time)
-        day = start.date()
-        if not self._matches(day) or index == len(self._times):
-            day, index = self._later_day(day), 0
+        day: date | None = start.date()
+        if not self._matches(start) or index == len(self._times):
+            day, index = self._later_day(start), 0
         if day is None:
             return None
         hour, minute = self._times[index]
@@ -233,3 +233,8 @@ class Started:
     def after(self, at: int) -> int | None:
         """Return the first firing later than ``at`` and not before the start."""
         return self.timing.after(max(at, self.start - 1))
+
+
+def _offset(at: datetime) -> int:
+    """Return a zone's offset at an aware time; only a naive time has none."""
+    return (at.utcoffset() or timedelta()) // _MICROSECOND
