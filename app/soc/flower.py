@@ -7,10 +7,10 @@ but ``/healthcheck`` asks for the password, and an address that gets it wrong ha
 import logging
 import os
 import secrets
-import sys
 import time
 from math import ceil
 from pathlib import Path
+from typing import Any
 
 from django.conf import settings
 from flower import urls
@@ -72,10 +72,11 @@ def _set_headers(handler: RequestHandler) -> None:
     """Set what browsers are told about every answer; called again for an error."""
     if isinstance(handler, BaseHandler):
         _headers_of_flower(handler)
-    handler.nonce = getattr(handler, "nonce", "") or secrets.token_urlsafe(16)
+    # The template reads it there.
+    nonce = vars(handler).setdefault("nonce", secrets.token_urlsafe(16))
     headers = {
         "Content-Security-Policy": (
-            f"default-src 'none'; script-src 'self' 'nonce-{handler.nonce}'; style-src 'self'; "
+            f"default-src 'none'; script-src 'self' 'nonce-{nonce}'; style-src 'self'; "
             "style-src-attr 'unsafe-inline'; img-src 'self' data:; font-src 'self'; "
             "connect-src 'self'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'"
         ),
@@ -110,7 +111,8 @@ def _templates() -> DictLoader:
 def guard() -> None:
     """Put what this site asks of every page in front of Flower's own."""
     BaseHandler.get_current_user = _user
-    for handler in (BaseHandler, StaticFileHandler):
+    handlers: tuple[Any, ...] = (BaseHandler, StaticFileHandler)
+    for handler in handlers:
         handler.set_default_headers = _set_headers
     Metrics.get = authenticated(Metrics.get)
     urls.settings["template_loader"] = _templates()
@@ -162,4 +164,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

@@ -4,7 +4,6 @@ from typing import Any
 
 from auditlog.models import LogEntry
 from axes.models import AccessAttempt
-from django import forms
 from django.conf import settings
 from django.contrib import admin
 from django.contrib.auth.admin import GroupAdmin as DjangoGroupAdmin
@@ -96,11 +95,11 @@ class ApiTokenAdmin(ModelAdmin):
         return self.readonly_fields if obj is None else ("user", *self.readonly_fields)
 
     def formfield_for_foreignkey(
-        self, field: models.ForeignKey, request: HttpRequest, **options: Any
-    ) -> forms.ModelChoiceField:
+        self, field: models.ForeignKey[Any, Any], request: HttpRequest, **options: Any
+    ) -> Any:
         """Only who may do everything may make a token that acts for somebody else."""
         if field.name == "user" and not request.user.is_superuser:
-            options["queryset"] = User.objects.filter(pk=request.user.pk)
+            options["queryset"] = User.objects.filter(username=request.user.get_username())
         return super().formfield_for_foreignkey(field, request, **options)
 
     def save_model(self, request: HttpRequest, obj: ApiToken, form: Any, change: bool) -> None:
@@ -144,7 +143,7 @@ class AccessAttemptAdmin(ReadOnlyAdmin):
         return local(attempt.attempt_time + settings.AXES_COOLOFF_TIME)
 
     @action(description="Unlock", permissions=["unlock"])
-    def unlock(self, request: HttpRequest, queryset: models.QuerySet) -> None:
+    def unlock(self, request: HttpRequest, queryset: models.QuerySet[AccessAttempt]) -> None:
         """Forget the failures."""
         count, _ = queryset.delete()
         self.message_user(request, f"Unlocked: {count}.")
@@ -176,7 +175,7 @@ class LogEntryAdmin(ReadOnlyAdmin):
     @display(description="Of what")
     def of_what(self, entry: LogEntry) -> str:
         """Return what it was done to, as it was called then."""
-        return entry.object_repr
+        return str(entry.object_repr)
 
     @display(description="Who", ordering="actor__username")
     def who(self, entry: LogEntry) -> str:
@@ -192,7 +191,7 @@ class LogEntryAdmin(ReadOnlyAdmin):
     @display(description="Kind", ordering="content_type")
     def kind(self, entry: LogEntry) -> str:
         """Return what kind of thing it was done to."""
-        return entry.content_type.name
+        return str(entry.content_type.name)
 
     @display(description="Changes")
     def summary(self, entry: LogEntry) -> str:

@@ -16,11 +16,11 @@ class AccessConfig(AppConfig):
         from axes.models import AccessAttempt
         from django.contrib.sessions.models import Session
 
-        from soc.core.models import Retention
+        from soc.core.models import RETENTION_OF_PACKAGES, Retention
 
-        LogEntry.retention = Retention("timestamp", days=settings.AUDIT_DAYS)
-        AccessAttempt.retention = Retention("attempt_time", days=1)
-        Session.retention = Retention("expire_date", days=0)
+        RETENTION_OF_PACKAGES[LogEntry] = Retention("timestamp", days=settings.AUDIT_DAYS)
+        RETENTION_OF_PACKAGES[AccessAttempt] = Retention("attempt_time", days=1)
+        RETENTION_OF_PACKAGES[Session] = Retention("expire_date", days=0)
         # Only where people work: watching costs a query for each row that is saved.
         if settings.SERVES_PAGES:
             from soc.access import audit

@@ -116,10 +116,12 @@ class Middleware(AuditlogMiddleware):
     def __call__(self, request: HttpRequest) -> HttpResponse:
         """Answer a request, as a person's act if it may change something."""
         if request.method in _SAFE:
-            return self.get_response(request)
+            unchanged: HttpResponse = self.get_response(request)
+            return unchanged
         token = _by_person.set(request.user.is_authenticated)
         try:
-            return super().__call__(request)
+            answer: HttpResponse = super().__call__(request)
+            return answer
         finally:
             _by_person.reset(token)
 
@@ -128,7 +130,7 @@ class Middleware(AuditlogMiddleware):
     ) -> None:
         """Record an action on rows: it may change them in one statement, past every model."""
         page = getattr(view, "model_admin", None)
-        lists = (request.resolver_match.url_name or "").endswith("_changelist")
+        lists = (getattr(request.resolver_match, "url_name", None) or "").endswith("_changelist")
         if request.method != "POST" or page is None or not lists or not request.user.is_staff:
             return
         name = request.POST.get("action", "")

@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 from csp.constants import NONCE, SELF, UNSAFE_EVAL, UNSAFE_INLINE
 from csp.middleware import CSPMiddleware, PolicyParts
-from django.http import HttpRequest, HttpResponse
+from django.http import HttpRequest, HttpResponse, HttpResponseBase
 from django.template.base import Origin
 from django.template.loaders import app_directories
 
@@ -28,7 +28,7 @@ class ContentPolicy(CSPMiddleware):
     """Gives the admin the least policy that its theme works with, and all else the strict one."""
 
     def get_policy_parts(
-        self, request: HttpRequest, response: HttpResponse, report_only: bool = False
+        self, request: HttpRequest, response: HttpResponseBase, report_only: bool = False
     ) -> PolicyParts:
         """Return the policy of an answer."""
         parts = super().get_policy_parts(request, response, report_only)

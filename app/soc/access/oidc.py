@@ -64,11 +64,12 @@ def start(request: HttpRequest) -> HttpResponse:
     safe = url_has_allowed_host_and_scheme(target, {request.get_host()}, require_https=True)
     request.session[_NEXT] = target if safe else ""
     try:
-        return _client().authorize_redirect(
+        away: HttpResponse = _client().authorize_redirect(
             request, request.build_absolute_uri(reverse("oidc-callback"))
         )
     except (AuthlibBaseError, RequestException, Untrusted, ValueError) as error:
         return _unreachable(request, error)
+    return away
 
 
 @never_cache
@@ -128,7 +129,7 @@ def _client() -> DjangoOAuth2App:
         Untrusted: the description is of another issuer, or leads away from https.
     """
     issuer = settings.OIDC_ISSUER
-    client = OAuth().register(
+    client: DjangoOAuth2App = OAuth().register(
         "site",
         client_id=settings.OIDC_CLIENT_ID,
         client_secret=settings.OIDC_CLIENT_SECRET,

@@ -47,6 +47,6 @@ class Middleware:
         if idle > settings.SESSION_IDLE_SECONDS:
             auth.logout(request)
             return
-        name = request.resolver_match.url_name or ""
+        name = getattr(request.resolver_match, "url_name", None) or ""
         if not name.endswith(LIVE) and (idle >= NOTED_EVERY or LAST_ACT not in request.session):
             request.session[LAST_ACT] = now

@@ -20,10 +20,10 @@ class SignIn(LoginView):
 
     template_name = "sign_in.html"
 
-    def get_redirect_url(self) -> str:
+    def get_redirect_url(self, *asked: Any, **options: Any) -> str:
         """Return where to go afterwards; what leads elsewhere is logged and left out."""
         target = self.request.POST.get("next", self.request.GET.get("next", ""))
-        url = super().get_redirect_url()
+        url = super().get_redirect_url(*asked, **options)
         if target and not url:
             logger.warning("Refused to send a browser from sign-in to %.200r", target)
         return url

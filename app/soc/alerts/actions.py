@@ -57,7 +57,7 @@ def resolve(alerts: QuerySet[Alert], by: str, note: str = "") -> int:
             values = ending()
             Alert.objects.filter(pk__in=[alert.pk for alert in locked]).update(**values)
             for alert in locked:
-                before, alert.state = alert.state, State.RESOLVED
+                before, alert.state = alert.state, values["state"]
                 alert.resolved_at = values["resolved_at"]
                 record(alert, Kind.RESOLVED, before=before, by=by, text=note)
             count += len(locked)

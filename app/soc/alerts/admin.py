@@ -104,7 +104,8 @@ class RuleAdmin(ModelAdmin):
             .annotate(n=Count("pk"))
         )
         number = Coalesce(Subquery(counted.values("n")), 0)
-        return super().get_queryset(request).annotate(open_count=number)
+        rules: QuerySet[Rule] = super().get_queryset(request)
+        return rules.annotate(open_count=number)
 
     @display(description="Rule", ordering="name", header=True)
     def title(self, rule: Rule) -> list[str]:
@@ -126,10 +127,11 @@ class RuleAdmin(ModelAdmin):
     @display(description="Open alerts", ordering="open_count")
     def open_alerts(self, rule: Rule) -> SafeString | int:
         """Return the number of open alerts, linked to their list."""
-        if not rule.open_count:
+        count: int = getattr(rule, "open_count", 0)
+        if not count:
             return 0
         link = f"{reverse('alerts')}?rule={rule}"
-        return format_html('<a class="underline" href="{}">{}</a>', link, rule.open_count)
+        return format_html('<a class="underline" href="{}">{}</a>', link, count)
 
 
 # --- Silences -----------------------------------------------------------------------------------

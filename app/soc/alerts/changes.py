@@ -1,5 +1,6 @@
 """Changes of alerts: one conditional update each, an event in the timeline, and the mail."""
 
+from collections.abc import Mapping
 from datetime import datetime, timedelta
 from typing import TypedDict
 
@@ -22,11 +23,11 @@ class Outrun(Exception):
 def change(
     alert: Alert,
     kind: Kind,
+    values: Mapping[str, object],
     *,
     observed_at: datetime | None = None,
     by: str = "",
     text: str = "",
-    **values: object,
 ) -> int:
     """Write new values of an alert, with an event, and return how many mails that makes.
 
@@ -83,9 +84,10 @@ class Timers(TypedDict):
     escalate_at: datetime | None
 
 
-def timers(rule: Rule, state: str, severity: int, now: datetime) -> Timers:
+def timers(rule: Rule, state: str | None, severity: int, now: datetime) -> Timers:
     """Return when an alert that enters a state is next reminded of, and escalated."""
-    remind_at = escalate_at = None
+    remind_at: datetime | None = None
+    escalate_at: datetime | None = None
     if state == State.FIRING:
         interval = rule.reminder_interval(severity)
         remind_at = now + interval if interval else None
@@ -94,8 +96,19 @@ def timers(rule: Rule, state: str, severity: int, now: datetime) -> Timers:
     return {"remind_at": remind_at, "escalate_at": escalate_at}
 
 
-def ending() -> dict[str, object]:
-    """Return the values of an alert that is resolved."""
+class Ending(TypedDict):
+    """The values of an alert that is resolved."""
+
+    state: State
+    open_key: None
+    resolved_at: datetime
+    remind_at: None
+    escalate_at: None
+    suppressed_by: str
+
+
+def ending() -> Ending:
+    """Return the values of an alert that is resolved now."""
     return {
         "state": State.RESOLVED,
         "open_key": None,

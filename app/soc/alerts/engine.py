@@ -266,10 +266,11 @@ def _apply(
             site=condition.site,
             parent=condition.parent_fingerprint,
         )
-        if before.state is None:
-            return _open(subject, after, condition, why) if after.state else 0
-        subject.alert.rule, subject.alert.subject = subject.rule, subject
-        return _go_on(subject.alert, after, condition, why)
+        alert = subject.alert
+        if before.state is None or alert is None:
+            return _open(subject, after, condition, why)
+        alert.rule, alert.subject = subject.rule, subject
+        return _go_on(alert, after, condition, why)
 
 
 def settle(subject: Subject, after: life.Standing, **values: object) -> None:
@@ -292,6 +293,8 @@ def settle(subject: Subject, after: life.Standing, **values: object) -> None:
 
 
 def _open(subject: Subject, after: life.Standing, condition: Condition, why: str) -> int:
+    if after.state is None or after.event is None:
+        return 0
     now = timezone.now()
     alert = Alert.objects.create(
         rule=subject.rule,
@@ -329,4 +332,4 @@ def _go_on(alert: Alert, after: life.Standing, condition: Condition, why: str) -
     if after.event is None:
         write(alert, **values)
         return 0
-    return change(alert, after.event, observed_at=condition.observed_at, text=why, **values)
+    return change(alert, after.event, values, observed_at=condition.observed_at, text=why)

@@ -232,7 +232,7 @@ class Listing:
 
     now: datetime
     filter: Filter
-    page: Page
+    page: Page[Alert]
     rows: Sequence[Row]
     cells: Sequence[Cell]
 

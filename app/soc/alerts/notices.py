@@ -29,7 +29,7 @@ def tell(alert: Alert, event: AlertEvent) -> int:
     return 0
 
 
-def is_told(kind: Kind | None, before: State | None, state: State | None) -> bool:
+def is_told(kind: str | None, before: str | None, state: str | None) -> bool:
     """Tell whether an event is mailed to every subscriber, one who has got every mail so far."""
     match kind:
         case Kind.FIRED | Kind.STEADY | Kind.FLAPPING | Kind.REMINDED:

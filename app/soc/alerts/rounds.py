@@ -63,16 +63,21 @@ def _hush(alert: Alert, quiet: Quiet) -> int:
     why = quiet.over(alert.subject)
     if not why:
         return 0
-    values = {"state": State.SUPPRESSED, "suppressed_by": why, "remind_at": None}
-    return change(alert, Kind.SUPPRESSED, text=why, escalate_at=None, **values)
+    values = {
+        "state": State.SUPPRESSED,
+        "suppressed_by": why,
+        "remind_at": None,
+        "escalate_at": None,
+    }
+    return change(alert, Kind.SUPPRESSED, values, text=why)
 
 
 def _wake(alert: Alert, quiet: Quiet) -> int:
     if quiet.over(alert.subject):
         return 0
     due = timers(alert.rule, State.FIRING, alert.severity, quiet.now)
-    peak = alert.severity
-    return change(alert, Kind.FIRED, state=State.FIRING, peak=peak, suppressed_by="", **due)
+    values = {"state": State.FIRING, "peak": alert.severity, "suppressed_by": "", **due}
+    return change(alert, Kind.FIRED, values)
 
 
 def _calm(alert: Alert, quiet: Quiet) -> int:
@@ -82,29 +87,23 @@ def _calm(alert: Alert, quiet: Quiet) -> int:
         return 0
     settle(alert.subject, after)
     if after.event == Kind.RESOLVED:
-        return change(alert, Kind.RESOLVED, **ending())
+        return change(alert, Kind.RESOLVED, ending())
     if quiet.over(alert.subject):
         return _hush(alert, quiet)
     due = timers(alert.rule, State.FIRING, after.severity, quiet.now)
-    return change(
-        alert,
-        Kind.STEADY,
-        state=State.FIRING,
-        severity=after.severity,
-        peak=after.peak,
-        **due,
-    )
+    values = {"state": State.FIRING, "severity": after.severity, "peak": after.peak, **due}
+    return change(alert, Kind.STEADY, values)
 
 
 def _escalate(alert: Alert) -> int:
     to = str(alert.rule.escalate_to or "")
-    return change(alert, Kind.ESCALATED, text=to, escalate_at=None)
+    return change(alert, Kind.ESCALATED, {"escalate_at": None}, text=to)
 
 
 def _remind(alert: Alert, now: datetime) -> int:
     interval = alert.rule.reminder_interval(alert.severity)
     due = interval and now + interval
-    return change(alert, Kind.REMINDED, remind_at=due, peak=alert.severity)
+    return change(alert, Kind.REMINDED, {"remind_at": due, "peak": alert.severity})
 
 
 def _close_disabled() -> None:

@@ -1,6 +1,6 @@
 """The last 24 hours as pictures: the states of one subject, and the changes of the whole site."""
 
-from collections import Counter
+from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -86,12 +86,12 @@ class Strip:
     @property
     def legend(self) -> list[tuple[Condition, str]]:
         """The conditions that occur, each with its length in words, the longest first."""
-        minutes: Counter[Condition] = Counter()
+        minutes: defaultdict[Condition, float] = defaultdict(float)
         for segment in self.segments:
             minutes[segment.condition] += segment.width
+        longest_first = sorted(minutes.items(), key=lambda item: item[1], reverse=True)
         return [
-            (condition, in_words(timedelta(minutes=length)))
-            for condition, length in minutes.most_common()
+            (condition, in_words(timedelta(minutes=length))) for condition, length in longest_first
         ]
 
     @property
@@ -185,8 +185,8 @@ def of_site(now: datetime) -> Changes:
         .values("kind", minute=TruncMinute("at", tzinfo=UTC))
         .annotate(n=Count("pk"))
     )
-    bars = {kind: [0] * QUARTERS for kind in kinds}
+    bars = {str(kind): [0] * QUARTERS for kind in kinds}
     for row in counted:
         ago = min(QUARTERS - 1, max(0, (now - row["minute"]) // QUARTER))
         bars[row["kind"]][QUARTERS - 1 - ago] += row["n"]
-    return Changes(*(bars[kind] for kind in kinds))
+    return Changes(*bars.values())

@@ -1,6 +1,7 @@
 """The alerts' pages: the list, one alert, and what operators do on them."""
 
 from datetime import timedelta
+from typing import Any
 
 from django import forms
 from django.contrib import messages
@@ -103,12 +104,12 @@ class Operation(forms.Form):
         choices=[(name, name) for name in ("acknowledge", "resolve", "silence", "note")]
     )
     note = forms.CharField(required=False, max_length=LONGEST_NOTE)
-    minutes = forms.TypedChoiceField(choices=SILENCES, coerce=int, required=False, empty_value=60)
+    minutes = forms.TypedChoiceField(choices=SILENCES, coerce=int, required=False, empty_value="60")
     scope = forms.ChoiceField(choices=[("", "selected"), ("all", "all")], required=False)
     newest = forms.IntegerField(required=False)
     back = forms.CharField(required=False)
 
-    def clean(self) -> dict[str, object]:
+    def clean(self) -> dict[str, Any]:
         """Refuse an action without the words that it needs."""
         data = self.cleaned_data
         action, note = data.get("action"), data.get("note", "")
@@ -145,7 +146,7 @@ def _way_back(request: HttpRequest) -> str:
     return reverse("alerts")
 
 
-def _chosen(request: HttpRequest, data: dict[str, object]) -> QuerySet[Alert]:
+def _chosen(request: HttpRequest, data: dict[str, Any]) -> QuerySet[Alert]:
     if data["scope"] == "all":
         matching = lists.Filter.of(request.GET).matching(timezone.now())
         # What has opened since the page was read was not looked at.
@@ -154,7 +155,7 @@ def _chosen(request: HttpRequest, data: dict[str, object]) -> QuerySet[Alert]:
     return Alert.objects.filter(pk__in=keys)
 
 
-def _done(request: HttpRequest, data: dict[str, object]) -> tuple[int, str]:
+def _done(request: HttpRequest, data: dict[str, Any]) -> tuple[int, str]:
     """Do it, and tell what was done."""
     chosen, by, note = _chosen(request, data), request.user.get_username(), data["note"]
     asked = chosen.count()
@@ -166,7 +167,7 @@ def _done(request: HttpRequest, data: dict[str, object]) -> tuple[int, str]:
         case "resolve":
             return _told(asked, actions.resolve(chosen, by, note), "resolved")
         case "silence":
-            duration = timedelta(minutes=data["minutes"])
+            duration = timedelta(minutes=int(data["minutes"]))
             count = actions.silence(chosen, by, note, duration)
             until = timezone.localtime(timezone.now() + duration)
             subjects = "1 subject is" if count == 1 else f"{count:,} subjects are"

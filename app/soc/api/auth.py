@@ -41,6 +41,12 @@ class Token(HttpBearer):
         return found
 
 
+class TokenRequest(HttpRequest):
+    """A request that showed a token."""
+
+    auth: ApiToken
+
+
 def token_required(permission: str) -> Callable[[View], View]:
     """Protect a view outside of the API as the API is protected."""
     bearer = Token(permission)

@@ -2,8 +2,9 @@
 
 import json
 import logging
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from http import HTTPStatus
+from typing import TypeVar, cast
 
 from django.conf import settings
 from django.core.exceptions import RequestDataTooBig
@@ -23,6 +24,8 @@ RETRY_AFTER = 5
 """Seconds after which a program may ask again."""
 
 Error = Mapping[str, str]
+
+_Error = TypeVar("_Error", bound=Exception)
 
 logger = logging.getLogger(__name__)
 
@@ -97,13 +100,23 @@ def unavailable() -> HttpResponse:
 
 def install(api: NinjaAPI) -> None:
     """Let an API answer with problem details whatever happens."""
-    api.add_exception_handler(Problem, lambda _, problem: answer(problem))
-    api.add_exception_handler(AuthenticationError, lambda *_: unauthorized())
-    api.add_exception_handler(HttpError, _unreadable)
-    api.add_exception_handler(RequestDataTooBig, _too_big)
-    api.add_exception_handler(ValidationError, _invalid)
-    api.add_exception_handler(OperationalError, _database)
-    api.add_exception_handler(Exception, _unexpected)
+    _handle(api, Problem, lambda _, problem: answer(problem))
+    _handle(api, AuthenticationError, lambda *_: unauthorized())
+    _handle(api, HttpError, _unreadable)
+    _handle(api, RequestDataTooBig, _too_big)
+    _handle(api, ValidationError, _invalid)
+    _handle(api, OperationalError, _database)
+    _handle(api, Exception, _unexpected)
+
+
+def _handle(
+    api: NinjaAPI, kind: type[_Error], respond: Callable[[HttpRequest, _Error], HttpResponse]
+) -> None:
+    def handler(request: HttpRequest, error: _Error | type[_Error]) -> HttpResponse:
+        # The framework's signature allows for classes; what it hands over was raised.
+        return respond(request, cast("_Error", error))
+
+    api.add_exception_handler(kind, handler)
 
 
 def _unreadable(_: HttpRequest, error: HttpError) -> HttpResponse:

@@ -1,6 +1,7 @@
 """The API's addresses; nothing here waits on the broker."""
 
 from collections.abc import Callable
+from typing import Any
 from urllib.parse import urlencode
 
 import pydantic_core
@@ -9,6 +10,7 @@ from django.db.models import QuerySet
 from django.http import HttpRequest, HttpResponse, HttpResponseNotAllowed
 from django.urls import URLPattern
 from django.views.decorators.cache import never_cache
+from django.views.decorators.csrf import csrf_exempt
 from ninja import Body, NinjaAPI, Path, Query, Router
 from ninja.openapi.schema import OpenAPISchema
 from ninja.operation import Operation
@@ -18,7 +20,7 @@ from soc.alerts import actions, engine
 from soc.alerts.models import Alert
 from soc.alerts.selection import select
 from soc.api import problems
-from soc.api.auth import OPERATE, REPORT, VIEW, Token
+from soc.api.auth import OPERATE, REPORT, VIEW, Token, TokenRequest
 from soc.api.problems import Problem
 from soc.api.schemas import (
     LARGEST_KEY,
@@ -45,13 +47,13 @@ Every request needs an API token: `Authorization: Bearer soc_…`. Errors are pr
 
 
 class _JSON(Parser):
-    def parse_body(self, request: HttpRequest) -> object:
+    def parse_body(self, request: HttpRequest) -> Any:
         """Read JSON as the standard has it: no NaN, no lone surrogates, no endless nesting."""
         return pydantic_core.from_json(request.body, allow_inf_nan=False)
 
 
 class _Api(NinjaAPI):
-    def get_openapi_schema(self, **options: object) -> OpenAPISchema:
+    def get_openapi_schema(self, **options: Any) -> OpenAPISchema:
         """Return the description, with this site and the media type that errors really have."""
         schema = super().get_openapi_schema(**options)
         schema["servers"] = [{"url": with_host("/")}]
@@ -135,7 +137,7 @@ def get_alert(request: HttpRequest, alert_id: int = AlertId) -> AlertDetailOut:
     summary="Acknowledge an alert",
 )
 def acknowledge(
-    request: HttpRequest, alert_id: int = AlertId, note: NoteIn = Note
+    request: TokenRequest, alert_id: int = AlertId, note: NoteIn = Note
 ) -> AlertDetailOut:
     """Takes note of an alert that fires or flaps, in the name of the token's user."""
     which = "Only alerts that fire or flap can be acknowledged."
@@ -148,14 +150,14 @@ def acknowledge(
     response={200: AlertDetailOut, **_or(400, 404, 409, 413, 422)},
     summary="Resolve an alert",
 )
-def resolve(request: HttpRequest, alert_id: int = AlertId, note: NoteIn = Note) -> AlertDetailOut:
+def resolve(request: TokenRequest, alert_id: int = AlertId, note: NoteIn = Note) -> AlertDetailOut:
     """Ends an open alert by hand; the next bad reports open a new one."""
     which = "Only open alerts can be resolved; GET /api/v1/alerts lists them."
     return _operated(request, alert_id, note, actions.resolve, which)
 
 
 def _operated(
-    request: HttpRequest,
+    request: TokenRequest,
     key: int,
     note: NoteIn | None,
     act: Callable[[QuerySet[Alert], str, str], int],
@@ -230,6 +232,7 @@ def _opened(pattern: URLPattern) -> URLPattern:
     """Let an address see to its visitors itself, and refuse a method as it refuses the rest."""
     operate = pattern.callback
 
+    @csrf_exempt
     @never_cache
     @login_not_required
     def view(request: HttpRequest, **arguments: object) -> HttpResponse:
@@ -237,7 +240,7 @@ def _opened(pattern: URLPattern) -> URLPattern:
         method = request.method
         if method == "HEAD":
             request.method = "GET"
-        response = operate(request, **arguments)
+        response: HttpResponse = operate(request, **arguments)
         request.method = method
         if not isinstance(response, HttpResponseNotAllowed):
             return response
@@ -247,10 +250,13 @@ def _opened(pattern: URLPattern) -> URLPattern:
         detail = f"This address takes {allowed} and not {method}."
         return problems.answer(Problem(405, detail), {"Allow": allowed})
 
-    view.csrf_exempt = True
     pattern.callback = view
     return pattern
 
 
 # The framework's last address is its start page, which would show a stranger an error page.
-urlpatterns = [_opened(pattern) for pattern in api.urls[0] if pattern.name != "api-root"]
+urlpatterns = [
+    _opened(pattern)
+    for pattern in api.urls[0]
+    if isinstance(pattern, URLPattern) and pattern.name != "api-root"
+]

@@ -22,10 +22,26 @@ LONGEST_NOTE = 2_000
 EARLIEST = datetime(2000, 1, 1, tzinfo=UTC)
 """No clock that works tells an earlier time; databases end somewhere before it."""
 
-SeverityWord = StrEnum("SeverityWord", {one.name: str(one.label) for one in Severity})
-StateChoice = StrEnum(
-    "StateChoice", {**{one.name: one.value for one in Alert.State}, "ANY": ANY_STATE}
-)
+
+class SeverityWord(StrEnum):
+    """A severity as the API writes it."""
+
+    OK = str(Severity.OK.label)
+    INFO = str(Severity.INFO.label)
+    WARNING = str(Severity.WARNING.label)
+    CRITICAL = str(Severity.CRITICAL.label)
+
+
+class StateChoice(StrEnum):
+    """The states that a list of alerts may be narrowed to, or all of them."""
+
+    PENDING = Alert.State.PENDING.value
+    FIRING = Alert.State.FIRING.value
+    ACKNOWLEDGED = Alert.State.ACKNOWLEDGED.value
+    SUPPRESSED = Alert.State.SUPPRESSED.value
+    FLAPPING = Alert.State.FLAPPING.value
+    RESOLVED = Alert.State.RESOLVED.value
+    ANY = ANY_STATE
 
 
 def _word(severity: int) -> SeverityWord:

@@ -324,7 +324,6 @@ class Publisher:
         except self._errors() as error:
             self._lose(error)
 
-
     def _check(self, connection: amqp.Connection) -> None:
         now = time.monotonic()
         if now >= self._heartbeat_at:

@@ -6,8 +6,8 @@ for the id and the time of expiry.
 
 import json
 from dataclasses import dataclass
-from functools import partial
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from types import SimpleNamespace
 from typing import Any
 

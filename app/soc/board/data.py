@@ -321,14 +321,14 @@ def _queue_state(
     fresh = last if last and now - last.at < SAMPLE_IS_OLD else None
     alive = sum(worker.alive for worker in workers)
     # The embedded stack's file broker cannot count consumers.
-    counted = alive if settings.EMBEDDED else fresh and fresh.consumers
+    counted = fresh.consumers if fresh else None
     highest = max((sample.depth for sample in samples), default=0)
     return QueueState(
         queue=queue,
-        sampled_at=last and last.at,
-        depth=fresh and fresh.depth,
-        consumers=counted,
-        dead=fresh and fresh.dead,
+        sampled_at=last.at if last else None,
+        depth=fresh.depth if fresh else None,
+        consumers=alive if settings.EMBEDDED else counted,
+        dead=fresh.dead if fresh else None,
         highest=highest,
         line=sparkline(now, ((s.at, s.depth) for s in samples), max(highest, _LEAST_DEPTH)),
         workers=workers,

@@ -47,7 +47,8 @@ def recall(rows: QuerySet[Any], field: str, longest: timedelta | Expression, now
         len(ahead),
         rows.model._meta.label,
     )
-    return rows.model._default_manager.filter(pk__in=ahead).update(**{field: now})
+    made_due: int = rows.model._default_manager.filter(pk__in=ahead).update(**{field: now})
+    return made_due
 
 
 def minutes(column: str) -> Expression:

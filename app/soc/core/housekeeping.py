@@ -6,7 +6,7 @@ from django.apps import apps
 from django.db import models
 from django.utils import timezone
 
-from soc.core.models import Retention
+from soc.core.models import RETENTION_OF_PACKAGES, Retention
 from soc.schedules.schedules import forget_finished_runs
 
 BATCH = 1000
@@ -14,10 +14,11 @@ BATCH = 1000
 
 def run() -> dict[str, int]:
     """Apply every model's ``retention``; return the number of deleted rows by model."""
+    kept = {model: getattr(model, "retention", None) for model in apps.get_models()}
     deleted = {
-        model._meta.label: _delete_old(model, model.retention)
-        for model in apps.get_models()
-        if isinstance(getattr(model, "retention", None), Retention)
+        model._meta.label: _delete_old(model, retention)
+        for model, retention in (kept | RETENTION_OF_PACKAGES).items()
+        if isinstance(retention, Retention)
     }
     deleted["finished run requests"] = forget_finished_runs(timedelta(days=1))
     return deleted

@@ -17,6 +17,10 @@ class Retention:
     days: int
 
 
+RETENTION_OF_PACKAGES: dict[type[models.Model], Retention] = {}
+"""Of models that are not ours and so have no ``retention``."""
+
+
 class Heartbeat(models.Model):
     """The last sign of life of one process: a worker, or beat with its last tick."""
 
@@ -139,6 +143,9 @@ class ApiToken(models.Model):
     created_at = models.DateTimeField(default=timezone.now, editable=False)
     expires_at = models.DateTimeField(null=True, blank=True, help_text="Empty: never.")
     last_used_at = models.DateTimeField(null=True, editable=False)
+
+    secret: str
+    """Of a new token until it was shown; it is not stored."""
 
     class Meta:
         ordering = ("name",)

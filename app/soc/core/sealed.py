@@ -6,7 +6,7 @@ other. Tokens are Fernet's (its specification: AES-128-CBC and HMAC-SHA256, auth
 """
 
 from collections.abc import Iterator
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from cryptography.fernet import Fernet, InvalidToken, MultiFernet
 from django import forms
@@ -121,7 +121,13 @@ class _Attribute(DeferredAttribute):
         instance.__dict__[self.field.attname] = self.field.to_python(value)
 
 
-class SealedField(models.TextField):
+if TYPE_CHECKING:
+    _SealedText = models.TextField[Sealed | str, Sealed]
+else:
+    _SealedText = models.TextField
+
+
+class SealedField(_SealedText):
     """A text that is encrypted at rest and shown nowhere.
 
     The attribute is a ``Sealed``; plain text may be assigned to it. A form never holds the stored
@@ -160,7 +166,7 @@ class SealedField(models.TextField):
 
     def value_to_string(self, obj: models.Model) -> str:
         """Return the token for a dump of the rows."""
-        return self.value_from_object(obj).token()
+        return self.to_python(self.value_from_object(obj)).token()
 
     def validate(self, value: Sealed, model_instance: models.Model | None) -> None:
         """Ask for a value where the field may not be blank."""

@@ -6,10 +6,12 @@ Readers run on every event that is stored, in the transaction that stores it.
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 from soc.events.models import Derived
 from soc.events.shapes import WindowsEvent
+
+DerivedRow = TypeVar("DerivedRow", bound=Derived)
 
 
 class Arrival(NamedTuple):
@@ -25,7 +27,7 @@ class Arrival(NamedTuple):
     received_at: datetime
     stale: bool
 
-    def row(self, model: type[Derived], **values: object) -> Derived:
+    def row(self, model: type[DerivedRow], **values: Any) -> DerivedRow:
         """Return a row of a model about this event."""
         return model(
             digest=self.event.digest,

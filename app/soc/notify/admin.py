@@ -230,7 +230,8 @@ class OutboundMailAdmin(ReadOnlyAdmin):
             since = local(relay_state.down_since)
             text = f"The relay has been down since {since}, mail waits: {relay_state.error}"
             self.message_user(request, text, messages.WARNING)
-        return super().changelist_view(request, extra_context)
+        page: HttpResponse = super().changelist_view(request, extra_context)
+        return page
 
     @display(description="Mail", ordering="subject", header=True)
     def envelope(self, mail: OutboundMail) -> list[str]:

@@ -46,7 +46,7 @@ def render(subscription: Subscription, members: Sequence[OutboundMail]) -> Rende
     rows = [_row(mail) for mail in ordered[:MOST_ROWS]]
     title = title_of(members)
     rest = len(members) - len(rows)
-    values = {
+    values: dict[str, object] = {
         "site": settings.SITE["SOC_SITE"],
         "zone": settings.TIME_ZONE,
         "severity": severity_of(members).label,

@@ -32,14 +32,15 @@ class Mailbox(pidbox.Mailbox):
         **options: Any,
     ) -> None:
         """Answer as kombu does, except that it declares an exchange of the asker's choice."""
-        if exchange != self.reply_exchange.name:
+        own = self.reply_exchange
+        if own is None or exchange != own.name:
             raise ValueError(f"an answer was asked for on the exchange {exchange!r}")
         with self.producer_or_acquire(producer, channel) as answering:
             answering.publish(
                 reply,
                 exchange=exchange,
                 routing_key=routing_key,
-                declare=[self.reply_exchange],
+                declare=[own],
                 headers={"ticket": ticket, "clock": self.clock.forward()},
                 delivery_mode="transient",
                 retry=True,

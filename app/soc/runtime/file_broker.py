@@ -19,11 +19,12 @@ from kombu.utils.json import dumps
 class Channel(filesystem.Channel):
     """Kombu's channel with files that are filled under another name first."""
 
-    def _put(self, queue: str, payload: Any, **_: Any) -> None:
+    def _put(self, *given: Any, **_: Any) -> None:
+        queue, message = given
         name = f"{time.time_ns():020}_{uuid.uuid4()}"
         folder = Path(self.data_folder_out)
         draft = folder / name
-        draft.write_text(dumps(payload), encoding="utf-8")
+        draft.write_text(dumps(message), encoding="utf-8")
         draft.rename(folder / f"{name}.{queue}.msg")
 
     def _queue_bind(self, exchange: str, *arguments: Any) -> None:

@@ -88,7 +88,9 @@ class KindFilter(RadioFilter):
         """Return the other kinds."""
         return [("requests", "Requested runs"), ("all", "Both")]
 
-    def queryset(self, request: HttpRequest, queryset: models.QuerySet) -> models.QuerySet:
+    def queryset(
+        self, request: HttpRequest, queryset: models.QuerySet[PeriodicTask]
+    ) -> models.QuerySet[PeriodicTask]:
         """Return the rows of the kind that is asked for."""
         if self.value() == "all":
             return queryset
@@ -154,7 +156,7 @@ class PeriodicTaskAdmin(ModelAdmin):
     def in_words(self, schedule: PeriodicTask) -> str:
         """Return when the task runs, in words."""
         if schedule.crontab:
-            return schedule.crontab.human_readable
+            return str(schedule.crontab.human_readable)
         if schedule.clocked:
             return f"once, at {local(schedule.clocked.clocked_time)}"
         return str(schedule.scheduler)
@@ -162,12 +164,13 @@ class PeriodicTaskAdmin(ModelAdmin):
     @display(description="Queue", ordering="queue")
     def queue_name(self, schedule: PeriodicTask) -> str | None:
         """Return the queue."""
-        return schedule.queue
+        queue: str | None = schedule.queue
+        return queue
 
     @display(description="Runs", ordering="total_run_count")
     def runs(self, schedule: PeriodicTask) -> int:
         """Return how often beat has started the task."""
-        return schedule.total_run_count
+        return int(schedule.total_run_count)
 
     @display(description="Last run", ordering="last_run_at")
     def last_run(self, schedule: PeriodicTask) -> str:
@@ -182,22 +185,26 @@ class PeriodicTaskAdmin(ModelAdmin):
         at = next_run(schedule, timezone.now())
         return local(at) if at else "none"
 
-    def delete_queryset(self, request: HttpRequest, queryset: models.QuerySet) -> None:
+    def delete_queryset(
+        self, request: HttpRequest, queryset: models.QuerySet[PeriodicTask]
+    ) -> None:
         """Delete schedules and tell beat once."""
         queryset.delete()
         PeriodicTasks.update_changed()
 
     @action(description="Enable", permissions=["change"])
-    def enable(self, request: HttpRequest, queryset: models.QuerySet) -> None:
+    def enable(self, request: HttpRequest, queryset: models.QuerySet[PeriodicTask]) -> None:
         """Let beat run the schedules."""
         self._switch(request, queryset, enabled=True)
 
     @action(description="Disable", permissions=["change"])
-    def disable(self, request: HttpRequest, queryset: models.QuerySet) -> None:
+    def disable(self, request: HttpRequest, queryset: models.QuerySet[PeriodicTask]) -> None:
         """Keep beat from running the schedules."""
         self._switch(request, queryset, enabled=False)
 
-    def _switch(self, request: HttpRequest, queryset: models.QuerySet, *, enabled: bool) -> None:
+    def _switch(
+        self, request: HttpRequest, queryset: models.QuerySet[PeriodicTask], *, enabled: bool
+    ) -> None:
         # Without its last run, a schedule that is enabled again does not make up for lost time.
         others = queryset.filter(enabled=not enabled)
         count = others.update(enabled=enabled, last_run_at=None, date_changed=timezone.now())
@@ -205,7 +212,7 @@ class PeriodicTaskAdmin(ModelAdmin):
         self.message_user(request, f"{'Enabled' if enabled else 'Disabled'}: {count}.")
 
     @action(description="Run now", permissions=["change"])
-    def run_now(self, request: HttpRequest, queryset: models.QuerySet) -> None:
+    def run_now(self, request: HttpRequest, queryset: models.QuerySet[PeriodicTask]) -> None:
         """Request a run of each; beat publishes it, so that no page waits on the broker."""
         asked = []
         for schedule in queryset:

@@ -3,7 +3,7 @@
 import inspect
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 from django.apps import apps
@@ -15,7 +15,9 @@ from soc.runtime.queues import TASK_QUEUES
 
 
 @checks.register(checks.Tags.database)
-def check_schedules(databases: list[str] | None = None, **_: Any) -> list[checks.CheckMessage]:
+def check_schedules(
+    databases: Sequence[str] | None = None, **_: Any
+) -> Iterable[checks.CheckMessage]:
     """Check that every enabled schedule names a task, a queue and arguments that exist."""
     from django_celery_beat.models import PeriodicTask
 

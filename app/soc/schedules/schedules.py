@@ -95,12 +95,14 @@ def next_run(schedule: Any, now: datetime) -> datetime | None:
     if not schedule.enabled or (schedule.expires and schedule.expires <= now):
         return None
     if schedule.clocked:
-        return max(schedule.clocked.clocked_time, now)
+        at: datetime = schedule.clocked.clocked_time
+        return max(at, now)
     if schedule.start_time and schedule.start_time > now:
-        return schedule.due_start_time(timezone.get_current_timezone())
-    last = schedule.last_run_at or schedule.date_changed
+        start: datetime = schedule.due_start_time(timezone.get_current_timezone())
+        return start
+    last: datetime = schedule.last_run_at or schedule.date_changed
     if schedule.interval:
-        every = schedule.interval.schedule.run_every
+        every: timedelta = schedule.interval.schedule.run_every
         return last + every * ((now - last) // every + 1)
     wait = schedule.schedule.is_due(timezone.localtime(last)).next
     # Celery's "now" lies before this one: a run on the hour must not show a second too early.
@@ -144,6 +146,6 @@ def forget_finished_runs(older_than: timedelta) -> int:
     finished = PeriodicTask.objects.filter(
         one_off=True, enabled=False, clocked__clocked_time__lt=limit
     )
-    deleted = finished.delete()[1].get(PeriodicTask._meta.label, 0)
+    deleted: int = finished.delete()[1].get(PeriodicTask._meta.label, 0)
     ClockedSchedule.objects.filter(periodictask=None, clocked_time__lt=limit).delete()
     return deleted

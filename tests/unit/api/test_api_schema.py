@@ -15,7 +15,9 @@ from schemathesis.specs.openapi.checks import ignored_auth, positive_data_accept
 
 from soc.alerts.models import Alert, Rule
 from soc.api import routes
+from soc.api.schemas import SeverityWord, StateChoice
 from soc.core.links import with_host
+from soc.core.severity import Severity
 
 HANDLER = WSGIHandler()
 
@@ -78,3 +80,11 @@ def test_a_time_with_small_letters_is_taken(program: Program, rule: Rule, moment
         | {"observed_at": moment},
     )
     assert answer.status_code == 200, answer.content
+
+
+def test_the_words_of_the_schema_are_those_of_the_models() -> None:
+    assert [(one.name, one.value) for one in SeverityWord] == [
+        (one.name, one.label) for one in Severity
+    ]
+    states = [(one.name, one.value) for one in StateChoice if one != StateChoice.ANY]
+    assert states == [(one.name, one.value) for one in Alert.State]
