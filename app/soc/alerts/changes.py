@@ -51,7 +51,7 @@ def record(
     text: str = "",
 ) -> int:
     """Add an event to an alert's timeline, and return how many mails that makes."""
-    event = AlertEvent.objects.create(
+    event = AlertEvent(
         alert=alert,
         observed_at=observed_at,
         kind=kind,
@@ -61,7 +61,10 @@ def record(
         by=by,
         text=text,
     )
-    return notices.tell(alert, event)
+    audience = notices.audience(alert, event)
+    event.unnotified = audience.refusals
+    event.save()
+    return notices.tell(alert, event, audience)
 
 
 def write(alert: Alert, **values: object) -> None:

@@ -14,7 +14,9 @@ from django.core.paginator import Page, Paginator
 from django.db.models import Count, Exists, Max, OuterRef, Q, QuerySet
 from django.db.models.functions import Left
 
+from soc.alerts import notified
 from soc.alerts.models import OPEN, Alert, AlertEvent, Rule
+from soc.alerts.notified import Notified
 from soc.alerts.spans import in_words
 from soc.core.severity import Severity
 from soc.notify.models import OutboundMail
@@ -301,6 +303,7 @@ class Entry:
     """One change of the timeline."""
 
     event: AlertEvent
+    notified: Notified
 
     @property
     def tone(self) -> str:
@@ -348,18 +351,16 @@ def read_detail(alert: Alert, now: datetime) -> Detail:
     # The newest come last on the page; of a long history they matter more.
     latest = list(alert.events.order_by("-at", "-pk")[: MOST_EVENTS + 1])
     left_out = alert.events.count() - MOST_EVENTS if len(latest) > MOST_EVENTS else 0
+    shown = latest[:MOST_EVENTS][::-1]
+    mails = notified.mails_of(alert)
+    notified_of = notified.of_events(alert, shown, mails)
     return Detail(
         row=Row(alert, now),
         facts=list(alert.facts.items()),
-        entries=[Entry(event) for event in reversed(latest[:MOST_EVENTS])],
+        entries=[Entry(event, notified_of[event.pk]) for event in shown],
         left_out=left_out,
         episodes=_episodes(alert),
-        mails=list(
-            OutboundMail.objects.filter(topic=alert.topic)
-            .select_related("subscription")
-            .defer("text", "html")
-            .order_by("-created_at")[:MOST_MAILS]
-        ),
+        mails=mails[:MOST_MAILS],
     )
 
 

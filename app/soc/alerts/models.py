@@ -239,6 +239,9 @@ class AlertEvent(models.Model):
     severity = models.PositiveSmallIntegerField(choices=Severity)
     by = models.CharField(max_length=150, blank=True, help_text="The person, if it was one.")
     text = models.TextField(blank=True)
+    unnotified = models.JSONField(
+        default=dict, help_text="Subscriptions that it does not notify, by the reason."
+    )
 
     class Meta:
         ordering = ("at", "pk")

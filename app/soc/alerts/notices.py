@@ -1,26 +1,60 @@
 """What subscribers are told about alerts."""
 
+import logging
 from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 from soc.alerts.models import Alert, AlertEvent
 from soc.common.times import local
 from soc.core.links import absolute, with_host
 from soc.core.severity import Severity
 from soc.notify import outbox
+from soc.notify.models import Subscription
 from soc.notify.templates import Notice
 
 State = Alert.State
 Kind = AlertEvent.Kind
 
 LONGEST_TITLE = 150
+NO_SUBSCRIPTION = "there is no subscription that wants it"
+
+logger = logging.getLogger(__name__)
 
 
-def tell(alert: Alert, event: AlertEvent) -> int:
+@dataclass(frozen=True)
+class Audience:
+    """The subscriptions that want an event, and the names of the others by why they do not."""
+
+    wanting: list[Subscription] = field(default_factory=list)
+    refusals: dict[str, list[str]] = field(default_factory=dict)
+
+
+def audience(alert: Alert, event: AlertEvent) -> Audience:
+    """Return whom an event notifies, if it is one for every subscription.
+
+    The end of an alert is for those who were notified of it, which the outbox knows.
+    """
+    found = Audience()
+    if event.kind == Kind.RESOLVED or not is_told(event.kind, event.before, alert.state):
+        return found
+    for subscription in Subscription.objects.all():
+        if why := subscription.refusal(alert.severity, alert.rule.application):
+            found.refusals.setdefault(why, []).append(subscription.name)
+        else:
+            found.wanting.append(subscription)
+    if not found.wanting:
+        found.refusals.setdefault(NO_SUBSCRIPTION, [])
+        logger.warning("%s is %s and notifies nobody: %s", alert, event.kind, NO_SUBSCRIPTION)
+    return found
+
+
+def tell(alert: Alert, event: AlertEvent, audience: Audience) -> int:
     """Queue the mail that an event asks for, and return how many mails are new."""
     key = f"{alert.topic}:{event.pk}"
-    if is_told(event.kind, event.before, alert.state):
-        send = outbox.conclude if event.kind == Kind.RESOLVED else outbox.enqueue
-        return send(notice(alert, event), key, topic=alert.topic)
+    if event.kind == Kind.RESOLVED and is_told(event.kind, event.before, alert.state):
+        return outbox.conclude(notice(alert, event), key, topic=alert.topic)
+    if audience.wanting:
+        return outbox.enqueue_to(audience.wanting, notice(alert, event), key, topic=alert.topic)
     match event.kind:
         case Kind.ESCALATED if to := alert.rule.escalate_to:
             return outbox.enqueue(notice(alert, event), key, topic=alert.topic, to=[to])

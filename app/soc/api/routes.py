@@ -16,7 +16,7 @@ from ninja.openapi.schema import OpenAPISchema
 from ninja.operation import Operation
 from ninja.parser import Parser
 
-from soc.alerts import actions, engine
+from soc.alerts import actions, engine, notified
 from soc.alerts.models import Alert
 from soc.alerts.selection import select
 from soc.api import problems
@@ -179,11 +179,13 @@ def _alert(key: int) -> Alert:
 def _detail(alert: Alert) -> AlertDetailOut:
     newest = list(alert.events.order_by("-at", "-pk")[: MOST_EVENTS + 1])
     left_out = alert.events.count() - MOST_EVENTS if len(newest) > MOST_EVENTS else 0
+    shown = newest[:MOST_EVENTS][::-1]
+    notified_of = notified.of_events(alert, shown, notified.mails_of(alert))
     return AlertDetailOut.of(
         alert,
         facts=alert.facts,
         runbook=alert.rule.runbook,
-        timeline=[EventOut.of(event) for event in reversed(newest[:MOST_EVENTS])],
+        timeline=[EventOut.of(event, notified_of[event.pk]) for event in shown],
         timeline_left_out=left_out,
     )
 

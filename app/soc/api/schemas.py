@@ -11,6 +11,7 @@ from pydantic import AfterValidator, BeforeValidator, ConfigDict, Discriminator,
 from soc.alerts.conditions import LONGEST_SUBJECT, Condition, one_line
 from soc.alerts.engine import MOST_AT_ONCE
 from soc.alerts.models import Alert, AlertEvent
+from soc.alerts.notified import Notified
 from soc.alerts.selection import ANY_STATE
 from soc.core.links import absolute
 from soc.core.severity import Severity
@@ -266,6 +267,19 @@ class AlertsOut(Schema):
     items: list[AlertOut]
 
 
+class NotifiedOut(Schema):
+    """What became of a change for one subscription."""
+
+    subscription: str
+    state: str = Field(
+        description="One of sent, held, waiting, failed and not notified.", examples=["sent"]
+    )
+    text: str = Field(description="To whom and how, until when, or why not.")
+    channel: str
+    recipients: list[str]
+    at: datetime | None = Field(description="When it was sent.")
+
+
 class EventOut(Schema):
     """One change of an alert."""
 
@@ -277,9 +291,11 @@ class EventOut(Schema):
     severity: SeverityWord
     by: str = Field(description="The person, if it was one.")
     text: str
+    notified: list[NotifiedOut] = Field(description="Each subscription that it was for or not.")
+    remark: str = Field(description="What holds for every subscription, such as why none is.")
 
     @classmethod
-    def of(cls, event: AlertEvent) -> Self:
+    def of(cls, event: AlertEvent, notified: Notified) -> Self:
         """Show a change."""
         return cls(
             at=event.at,
@@ -290,6 +306,8 @@ class EventOut(Schema):
             severity=_word(event.severity),
             by=event.by,
             text=event.text,
+            notified=[NotifiedOut.model_validate(outcome) for outcome in notified.outcomes],
+            remark=notified.remark,
         )
 
 

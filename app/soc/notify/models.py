@@ -246,10 +246,19 @@ class Subscription(models.Model):
         return "".join(f"[{tag}] " for tag in split(self.tags))
 
     def wants(self, severity: int, application: str) -> bool:
-        """Tell whether a notice is for this subscription; one of no application is for all."""
+        """Return whether a notice is for this subscription; one of no application is for all."""
+        return not self.refusal(severity, application)
+
+    def refusal(self, severity: int, application: str) -> str:
+        """Return why a notice is not for this subscription, or nothing if it is."""
+        if not self.enabled:
+            return "it is disabled"
         wanted = split(self.applications)
-        of_interest = not wanted or not application or application in wanted
-        return of_interest and severity >= self.minimum_severity
+        if wanted and application and application not in wanted:
+            return f"it is for {', '.join(wanted)} only"
+        if severity < self.minimum_severity:
+            return f"its minimum severity is {Severity(self.minimum_severity).label}"
+        return ""
 
     def quiet_end(self, now: datetime) -> datetime | None:
         """Return when the quiet hours around ``now`` end, or None outside of them."""

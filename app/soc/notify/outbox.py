@@ -70,6 +70,13 @@ def enqueue(
     return _write({key: (notice, letter)}, _existing(to))
 
 
+def enqueue_to(
+    subscriptions: list[Subscription], notice: templates.Notice, key: str, *, topic: str
+) -> int:
+    """Do as ``enqueue`` does for subscriptions that were read just now and want the notice."""
+    return _write({key: (notice, _Letter(topic=canonical(topic)))}, subscriptions)
+
+
 def enqueue_all(
     notices: Mapping[str, templates.Notice], *, topics: Mapping[str, str] | None = None
 ) -> int:

@@ -12,6 +12,7 @@ from django.utils import timezone
 
 from soc.alerts import lists, strips
 from soc.alerts.models import Alert, AlertEvent, Rule, Silence, Subject
+from soc.alerts.notified import Notified
 from soc.alerts.spans import in_words
 from soc.core.severity import Severity
 from soc.notify.models import OutboundMail
@@ -264,7 +265,7 @@ def test_an_event_time_near_the_writing_is_not_repeated() -> None:
     at = timezone.now()
     for seconds, shown in ((0, False), (60, False), (61, True), (-61, True)):
         event = AlertEvent(at=at, observed_at=at - timedelta(seconds=seconds))
-        assert (lists.Entry(event).observed_at is not None) is shown
+        assert (lists.Entry(event, Notified()).observed_at is not None) is shown
 
 
 def test_a_long_timeline_keeps_its_end(now: datetime) -> None:
