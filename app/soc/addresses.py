@@ -1,9 +1,14 @@
-"""The pages that mails link to, for services that serve none: names and paths without views."""
+"""The pages that mails link to, for services that serve none: names and paths without views.
+
+Each application's ``linked`` declares its own, and its ``urls`` reads them there.
+"""
 
 from typing import NoReturn
 
 from django.http import Http404
 from django.urls import path
+
+from soc.common import plugins
 
 
 def _not_here(*_: object, **__: object) -> NoReturn:
@@ -11,13 +16,7 @@ def _not_here(*_: object, **__: object) -> NoReturn:
 
 
 urlpatterns = [
-    path("alerts/", _not_here, name="alerts"),
-    path("alerts/<int:key>/", _not_here, name="alert"),
-    path("certificates/", _not_here, name="certificates"),
-    path("certificates/<int:key>/", _not_here, name="endpoint"),
-    path("directories/", _not_here, name="directories"),
-    path("directories/<int:key>/", _not_here, name="directory"),
-    path("mail/", _not_here, name="mail-matrix"),
-    path("robots/", _not_here, name="robots"),
-    path("robots/site/<int:key>/", _not_here, name="robots-site"),
+    path(route, _not_here, name=name)
+    for module in plugins.modules("linked")
+    for name, route in module.LINKED.items()
 ]

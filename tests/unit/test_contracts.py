@@ -414,7 +414,7 @@ def test_dependencies_run_one_way(package: str, allowed: set[str]) -> None:
         assert imported & rooms <= allowed | {package}, path
 
 
-PAGES = {"admin", "apps", "views", "urls", "menu", "oidc"}
+PAGES = {"admin", "apps", "views", "urls", "menu", "nav", "oidc"}
 
 
 def linked_by_mails() -> Iterator[str]:

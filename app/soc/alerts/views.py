@@ -15,7 +15,6 @@ from django.utils.http import url_has_allowed_host_and_scheme
 from django.views.decorators.cache import never_cache
 from django.views.decorators.http import require_POST, require_safe
 
-from soc import menu
 from soc.alerts import actions, lists, strips
 from soc.alerts.models import Alert
 
@@ -45,7 +44,6 @@ def alerts(request: HttpRequest) -> HttpResponse:
     context = {
         "choices": lists.choices(query, now),
         "silences": SILENCES,
-        "flower_link": menu.flower_link(),
     }
     return render(request, "alerts/list.html", _listing(request, query) | context)
 
@@ -71,7 +69,7 @@ def _listing(request: HttpRequest, query: lists.Filter) -> dict[str, object]:
 @_may_see
 def alert(request: HttpRequest, key: int) -> HttpResponse:
     """Show one alert and its history."""
-    context = {"silences": SILENCES, "flower_link": menu.flower_link()}
+    context = {"silences": SILENCES}
     return render(request, "alerts/alert.html", _detail(key) | context)
 
 

@@ -7,7 +7,6 @@ from django.utils import timezone
 from django.views.decorators.cache import never_cache
 from django.views.decorators.http import require_safe
 
-from soc import menu
 from soc.board import data, headline
 from soc.common import times
 
@@ -31,7 +30,6 @@ def _render(request: HttpRequest, template: str) -> HttpResponse:
     context = {
         "board": board,
         "headline": headline.of(board),
-        "flower_link": menu.flower_link(),
         "zone_rules": times.zone_rules(settings.TIME_ZONE),
     }
     return render(request, template, context)

@@ -11,7 +11,6 @@ from django.utils import timezone
 from django.views.decorators.cache import never_cache
 from django.views.decorators.http import require_safe
 
-from soc import menu
 from soc.alerts.spans import in_words
 from soc.events import backlog, pictures
 from soc.events.ingest import COUNTS
@@ -52,7 +51,6 @@ def queues(request: HttpRequest) -> HttpResponse:
         "counts": _counts(now),
         "letters": DeadLetter.objects.filter(state=DeadLetter.State.WAITING).count(),
         "actions": BacklogAction.objects.all()[:MOST_ACTIONS],
-        "flower_link": menu.flower_link(),
     }
     return render(request, "events/queues.html", context)
 

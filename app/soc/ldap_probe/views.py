@@ -10,7 +10,6 @@ from django.utils import timezone
 from django.views.decorators.cache import never_cache
 from django.views.decorators.http import require_http_methods, require_POST, require_safe
 
-from soc import menu
 from soc.ldap_probe import credentials, importing, lists, pictures
 from soc.ldap_probe.models import Credential, DirectoryServer
 
@@ -27,7 +26,7 @@ _may_import = permission_required(
 def directories(request: HttpRequest) -> HttpResponse:
     """Show the list of servers."""
     held = {"held": credentials.held(request.GET.get("credential", ""))}
-    return render(request, "ldap_probe/list.html", _listing(request) | held | _frame())
+    return render(request, "ldap_probe/list.html", _listing(request) | held)
 
 
 @require_safe
@@ -43,16 +42,12 @@ def _listing(request: HttpRequest) -> dict[str, object]:
     return {"listing": lists.read_page(query, request.GET.get("page", ""), timezone.now())}
 
 
-def _frame() -> dict[str, object]:
-    return {"flower_link": menu.flower_link()}
-
-
 @require_safe
 @never_cache
 @_may_see
 def directory(request: HttpRequest, key: int) -> HttpResponse:
     """Show one server and its history."""
-    return render(request, "ldap_probe/server.html", _detail(request, key) | _frame())
+    return render(request, "ldap_probe/server.html", _detail(request, key))
 
 
 @require_safe
@@ -89,7 +84,7 @@ def directories_compared(request: HttpRequest) -> HttpResponse:
         "hours": int(lists.COMPARED_FOR.total_seconds() // 3600),
         "most": lists.MOST_COMPARED,
     }
-    return render(request, "ldap_probe/compare.html", context | _frame())
+    return render(request, "ldap_probe/compare.html", context)
 
 
 @require_POST
@@ -167,4 +162,4 @@ def import_directories(request: HttpRequest) -> HttpResponse:
             report = importing.run(text, dry=True)
         form = ImportForm({"text": text})
     context = {"form": form, "report": report, "columns": importing.COLUMNS}
-    return render(request, "ldap_probe/import.html", context | _frame())
+    return render(request, "ldap_probe/import.html", context)

@@ -7,7 +7,6 @@ from django.utils import timezone
 from django.views.decorators.cache import never_cache
 from django.views.decorators.http import require_safe
 
-from soc import menu
 from soc.mail_collector import matrix
 
 _may_see = permission_required("alerts.view_alert", raise_exception=True)
@@ -30,5 +29,4 @@ def mail_live(request: HttpRequest) -> HttpResponse:
 
 
 def _render(request: HttpRequest, template: str) -> HttpResponse:
-    context = {"matrix": matrix.read(timezone.now()), "flower_link": menu.flower_link()}
-    return render(request, template, context)
+    return render(request, template, {"matrix": matrix.read(timezone.now())})

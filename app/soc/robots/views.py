@@ -7,7 +7,6 @@ from django.utils import timezone
 from django.views.decorators.cache import never_cache
 from django.views.decorators.http import require_safe
 
-from soc import menu
 from soc.events.models import Site
 from soc.robots import data
 
@@ -51,4 +50,4 @@ def _page(key: int) -> data.SitePage:
 
 
 def _render(request: HttpRequest, template: str, **context: object) -> HttpResponse:
-    return render(request, template, {**context, "flower_link": menu.flower_link()})
+    return render(request, template, context)

@@ -13,7 +13,6 @@ from django.utils import timezone
 from django.views.decorators.cache import never_cache
 from django.views.decorators.http import require_http_methods, require_POST, require_safe
 
-from soc import menu
 from soc.access import throttle
 from soc.core import tokens
 from soc.ssl_certs import feed, imports, pages, searches, verification
@@ -37,7 +36,7 @@ _may_add = permission_required("ssl_certs.add_endpoint", raise_exception=True)
 def certificates(request: HttpRequest) -> HttpResponse:
     """Show the list of endpoints."""
     query = pages.Filter.of(request.GET)
-    context = {"choices": pages.choices(query), "flower_link": menu.flower_link()}
+    context = {"choices": pages.choices(query)}
     return render(request, "certificates/list.html", _listing(request, query) | context)
 
 
@@ -62,8 +61,7 @@ def _listing(request: HttpRequest, query: pages.Filter) -> dict[str, object]:
 @_may_see
 def endpoint(request: HttpRequest, key: int) -> HttpResponse:
     """Show one endpoint, its chain and its history."""
-    context = {"flower_link": menu.flower_link()}
-    return render(request, "certificates/endpoint.html", _detail(key) | context)
+    return render(request, "certificates/endpoint.html", _detail(key))
 
 
 @require_safe
@@ -150,7 +148,6 @@ def import_endpoints(request: HttpRequest) -> HttpResponse:
         "searches": pages.searches(),
         "most": searches.MOST_ADDRESSES,
         "columns": imports.COLUMNS,
-        "flower_link": menu.flower_link(),
     }
     return render(request, "certificates/import.html", context)
 

@@ -1,0 +1,3 @@
+"""The directory servers' pages that mails link to."""
+
+LINKED = {"directories": "directories/", "directory": "directories/<int:key>/"}

@@ -1,0 +1,3 @@
+"""The mail collector's page, which mails link to."""
+
+LINKED = {"mail-matrix": "mail/"}

@@ -1,0 +1,32 @@
+"""An application is a folder that declares its own parts: what one lacks is named here."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+from django.contrib import admin
+from django.urls import get_resolver
+
+from soc.common import plugins
+from soc.common.nav import AdminPage
+
+
+def menu_pages() -> list[AdminPage]:
+    """Return every list of the admin's menu, of whichever application."""
+    declared = [m.MENU for m in plugins.modules("nav") if hasattr(m, "MENU")]
+    return [page for menu in declared for page in menu.pages]
+
+
+def test_every_model_of_the_admin_is_in_the_menu_once() -> None:
+    registered = {model._meta.label_lower for model in admin.site._registry}
+    named = Counter(page.model for page in menu_pages())
+    missing = registered - set(named)
+    assert not missing, "add these lists to MENU in the application's nav.py"
+    assert set(named) - registered == set(), "MENU names a model that admin.py does not register"
+    assert max(named.values()) == 1
+
+
+def test_every_page_at_the_top_is_an_address() -> None:
+    names = {pattern.name for pattern in get_resolver().url_patterns if hasattr(pattern, "name")}
+    pages = [page for m in plugins.modules("nav") for page in getattr(m, "PAGES", ())]
+    assert {page.url for page in pages} <= names
