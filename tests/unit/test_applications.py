@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from collections import Counter
 
+from django.apps import apps
 from django.contrib import admin
+from django.template.loader import get_template
 from django.urls import get_resolver
 
+from soc.board import data as board
 from soc.common import plugins
 from soc.common.nav import AdminPage
 
@@ -24,6 +27,19 @@ def test_every_model_of_the_admin_is_in_the_menu_once() -> None:
     assert not missing, "add these lists to MENU in the application's nav.py"
     assert set(named) - registered == set(), "MENU names a model that admin.py does not register"
     assert max(named.values()) == 1
+
+
+def test_a_panel_asks_for_a_permission_that_exists_and_has_a_name_of_its_own() -> None:
+    panels = board.panels()
+    assert len({panel.name for panel in panels}) == len(panels) >= 7
+    for panel in panels:
+        assert panel.column in board.COLUMNS
+        if panel.template:
+            get_template(panel.template)
+        if panel.permission:
+            application, _, codename = panel.permission.partition(".")
+            model = codename.partition("_")[2]
+            assert apps.get_model(application, model), panel
 
 
 def test_every_page_at_the_top_is_an_address() -> None:

@@ -7,21 +7,25 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
-from django.contrib.auth.models import User
+from django.contrib.auth.models import Group, User
 from django.test import Client
 from django.utils import timezone
 from django_celery_beat.models import IntervalSchedule, PeriodicTask
 
+from soc.alerts import panels as alert_panels
 from soc.alerts.models import Alert, AlertEvent, Rule, Subject
 from soc.beat.models import Instance, LagSample
 from soc.board import data as board_data
-from soc.board import headline as board_headline
 from soc.common import times
+from soc.common.charts import sparkline
+from soc.core import panels as core_panels
 from soc.core.models import Heartbeat, QueueSample, TaskFailure
 from soc.core.severity import Severity
+from soc.notify import panels as mail_panels
 from soc.notify.models import OutboundMail, Relay
 from soc.runtime.queues import QUEUES
 from soc.schedules.schedules import next_run, request_run
+from soc.ssl_certs import panels as certificate_panels
 from soc.ssl_certs.models import Certificate, Endpoint
 
 pytestmark = [pytest.mark.django_db, pytest.mark.usefixtures("plain_static_files")]
@@ -69,13 +73,13 @@ def alert(
 
 
 def sentences(now: datetime) -> list[str]:
-    return [trouble.text for trouble in board_headline.of(board_data.read(now)).troubles]
+    return [problem.text for problem in board_data.read(now).problems]
 
 
 @pytest.mark.usefixtures("well")
 def test_a_well_site_has_no_troubles(now: datetime) -> None:
-    headline = board_headline.of(board_data.read(now))
-    assert (headline.tone, headline.troubles) == ("ok", [])
+    headline = board_data.read(now)
+    assert (headline.tone, headline.problems) == ("ok", [])
 
 
 def test_a_site_that_never_started_says_so(now: datetime) -> None:
@@ -89,8 +93,7 @@ def test_a_site_that_never_started_says_so(now: datetime) -> None:
 @pytest.mark.usefixtures("well")
 def test_old_samples_are_not_shown_as_live(now: datetime) -> None:
     QueueSample.objects.update(at=now - timedelta(minutes=3), depth=7)
-    board = board_data.read(now)
-    assert {state.depth for state in board.queues} == {None}
+    assert {state.depth for state in core_panels.read_queues(now)} == {None}
     assert sentences(now) == [
         "No queue sample for 3\xa0minutes: is worker-shared or the broker down?"
     ]
@@ -108,7 +111,7 @@ def test_a_replaced_container_is_no_trouble_and_soon_forgotten(now: datetime) ->
     for instance, minutes in (("replaced", 5), ("older", 30)):
         seen_at = now - timedelta(minutes=minutes)
         Heartbeat.objects.create(service="worker-email", instance=instance, seen_at=seen_at)
-    email = next(state for state in board_data.read(now).queues if state.queue.name == "email")
+    email = next(state for state in core_panels.read_queues(now) if state.queue.name == "email")
     assert [(worker.instance, worker.alive) for worker in email.workers] == [
         ("one", True),
         ("replaced", False),
@@ -119,7 +122,7 @@ def test_a_replaced_container_is_no_trouble_and_soon_forgotten(now: datetime) ->
 @pytest.mark.usefixtures("well")
 def test_embedded_consumers_are_the_live_workers(now: datetime) -> None:
     QueueSample.objects.update(consumers=0)
-    assert {state.consumers for state in board_data.read(now).queues} == {1}
+    assert {state.consumers for state in core_panels.read_queues(now)} == {1}
 
 
 @pytest.mark.usefixtures("well")
@@ -157,12 +160,12 @@ def test_endpoints_are_sorted_by_trouble_and_then_by_days_left(now: datetime) ->
     endpoint("gone", "unreachable")
     endpoint("bad", "invalid", -3.5, reason="It has expired.")
     endpoint("off", "invalid", enabled=False)
-    certificates = board_data.read_certificates(now)
-    assert [row.name.partition(":")[0] for row in certificates.rows] == [
+    certificates = certificate_panels.read(now)
+    assert [row.endpoint.host for row in certificates.rows] == [
         *("bad", "gone", "near", "sooner", "later", "fine", "new")
     ]
     bad, gone, near = certificates.rows[:3]
-    assert (bad.days, bad.bar, bad.reason) == (-4, 0, "It has expired.")
+    assert (bad.days, bad.bar, bad.endpoint.brief) == (-4, 0, "It has expired.")
     assert (gone.days, gone.bar) == (None, 0)
     assert (near.days, near.bar) == (2, 2)
 
@@ -176,7 +179,7 @@ def test_a_certificate_in_trouble_is_told_once_by_its_alert(now: datetime) -> No
 
 def test_only_the_worst_endpoints_are_listed_and_the_rest_is_counted(now: datetime) -> None:
     Endpoint.objects.bulk_create(Endpoint(host=f"h{n}") for n in range(60))
-    certificates = board_data.read_certificates(now)
+    certificates = certificate_panels.read(now)
     assert (len(certificates.rows), certificates.rest, certificates.total) == (50, 10, 60)
 
 
@@ -184,8 +187,8 @@ def test_only_the_worst_endpoints_are_listed_and_the_rest_is_counted(now: dateti
 def test_recent_failures_are_trouble_and_old_ones_are_only_listed(now: datetime) -> None:
     for hours in (0, 5):
         TaskFailure.objects.create(task="t", kind="error", at=now - timedelta(hours=hours))
-    board = board_data.read(now)
-    assert len(board.failures) == 2
+    (failures,) = [p.data for p in board_data.read(now).parts if p.panel.name == "failures"]
+    assert len(failures) == 2
     assert sentences(now) == ["1 task failed in the last hour."]
 
 
@@ -198,7 +201,7 @@ def test_mail_that_does_not_get_out_is_trouble(now: datetime) -> None:
     mail("waiting", "queued", last_error="connection refused")
     mail("fresh", "queued")
     mail("done", "sent", sent_at=now, next_try_at=None)
-    found = board_data.read_mail(now)
+    found = mail_panels.read(now)
     assert {one.subject for one in found.unsent} == {"old", "refused", "late", "waiting"}
     assert [one.subject for one in found.sent] == ["done"]
     assert (found.counts.waiting, found.counts.failed, found.counts.expired) == (2, 1, 1)
@@ -233,12 +236,12 @@ def test_only_what_waits_for_a_person_is_trouble(now: datetime) -> None:
     alert("mild", severity="info")
     assert sentences(now) == []
     alert("warm", severity="warning")
-    assert board_headline.of(board_data.read(now)).tone == "warn"
+    assert board_data.read(now).tone == "warn"
     alert("hot")
     alert("hot and cold", "flapping")
-    headline = board_headline.of(board_data.read(now))
+    headline = board_data.read(now)
     assert headline.tone == "bad"
-    assert [trouble.text for trouble in headline.troubles] == [
+    assert [problem.text for problem in headline.problems] == [
         "2 critical alerts wait for a person.",
         "1 warning alert waits for a person.",
     ]
@@ -251,7 +254,7 @@ def test_the_board_lists_the_ten_worst_the_unacknowledged_first(now: datetime) -
     for n in range(9):
         alert(f"warm {n}", severity="warning", hours=20 - n)
     alert("hot", hours=2)
-    alerts = board_data.read_alerts(now)
+    alerts = alert_panels.read(now)
     names = [row.alert.subject.name for row in alerts.rows]
     assert names == ["hot", *(f"warm {n}" for n in range(9))]
     assert [(c.label, c.count, c.waiting) for c in alerts.counts] == [
@@ -259,9 +262,9 @@ def test_the_board_lists_the_ten_worst_the_unacknowledged_first(now: datetime) -
         ("warning", 9, 9),
         ("info", 1, 1),
     ]
-    assert (alerts.total, alerts.hushed) == (12, 1)
+    assert (alerts.total, alerts.suppressed) == (12, 1)
     Alert.objects.filter(subject__name__startswith="warm").delete()
-    names = [row.alert.subject.name for row in board_data.read_alerts(now).rows]
+    names = [row.alert.subject.name for row in alert_panels.read(now).rows]
     assert names == ["hot", "mild", "known"]
 
 
@@ -281,8 +284,8 @@ def test_the_sparkline_keeps_the_highest_of_each_minute_and_shows_gaps(now: date
         for seconds, depth in ((3590, 4), (600, 0), (540, 8), (525, 2), (0, 8))
     ]
     path = "M0 19.0h0 M100 31.0h0 L102 7.0 M120 7.0h0"
-    assert board_data.sparkline(now, points, 10) == path
-    assert board_data.sparkline(now, [], 10) == ""
+    assert sparkline(now, points, 10) == path
+    assert sparkline(now, [], 10) == ""
 
 
 # --- Beat ---------------------------------------------------------------------------------------
@@ -301,7 +304,7 @@ def test_the_beats_are_shown_the_leader_first(browser: Client, now: datetime) ->
     beat("gone", now, ticked_at=now - timedelta(minutes=5))
     for seconds, lag in ((3590, 4), (600, 0), (0, 7)):
         LagSample.objects.create(at=now - timedelta(seconds=seconds), lag=lag, published=1)
-    beats = board_data.read_beat(now, []).beats
+    beats = core_panels.read_beat(now)
     assert [instance.name for instance in beats.instances] == ["first", "aside"]
     assert (beats.leader.name, beats.highest) == ("first", 7)
     assert beats.line == "M0 13.9h0 M100 31.0h0 M120 1.0h0"
@@ -356,7 +359,7 @@ def test_no_next_run(now: datetime, values: dict[str, object], expected: None) -
 
 def test_requested_runs_are_not_among_the_next_runs(now: datetime) -> None:
     request_run("x" * 300, "soc.core.tasks.keep_house", "ann")
-    beat = board_data.read_beat(now, [])
+    beat = core_panels.read_beat(now)
     assert [run.at for run in beat.runs] == sorted(run.at for run in beat.runs)
     assert not any(run.name.startswith("now: ") for run in beat.runs)
 
@@ -416,10 +419,52 @@ def test_a_person_without_the_admin_gets_no_links_to_it(browser: Client) -> None
     assert "/admin/" not in client.get("/", secure=True).content.decode()
 
 
+def signed_in(name: str, *roles: str) -> Client:
+    user = User.objects.create_user(name)
+    user.groups.set(Group.objects.filter(name__in=roles))
+    client = Client()
+    client.force_login(user)
+    return client
+
+
+@pytest.mark.usefixtures("well")
+def test_a_viewer_is_linked_to_the_pages_that_he_may_open(now: datetime) -> None:
+    portal = endpoint("portal", "invalid", 3, reason="It has expired.")
+    viewer = signed_in("vic", "Viewers")
+    page = viewer.get("/", secure=True).content.decode()
+    link = f"/certificates/{portal.pk}/"
+    assert f'href="{link}"' in page
+    assert "It has expired." in page
+    assert viewer.get(link, secure=True).status_code == 200
+
+
+@pytest.mark.usefixtures("well")
+def test_the_board_shows_an_account_nothing_that_its_pages_refuse(now: datetime) -> None:
+    endpoint("portal", "invalid", 3, reason="It has expired.")
+    alert("an alert's target")
+    TaskFailure.objects.create(task="t", kind="error", error="boom", at=now)
+    mail("a mail's subject", "failed", last_error="550")
+    nobody = signed_in("bob")
+    for path in ("/certificates/", "/alerts/", "/robots/"):
+        assert nobody.get(path, secure=True).status_code == 403
+    page = nobody.get("/", secure=True).content.decode()
+    for text in ("portal", "It has expired.", "target", "boom", "subject", "a@b.test"):
+        assert text not in page
+    assert "1 task failed in the last hour." in page
+
+
+@pytest.mark.usefixtures("well")
+def test_the_board_and_the_page_show_an_endpoint_alike(browser: Client, now: datetime) -> None:
+    endpoint("portal", "critical", 1, reason="It expires in a day.")
+    for path in ("/", "/certificates/"):
+        page = browser.get(path, secure=True).content.decode()
+        assert page.count("It expires in a day.") == 1, path
+
+
 def test_the_number_of_queries_does_not_depend_on_the_rows(
     browser: Client, now: datetime, django_assert_num_queries: Callable[[int], object]
 ) -> None:
-    queries = 20
+    queries = 21
     with django_assert_num_queries(queries):
         browser.get("/board/live/", secure=True)
     for n in range(40):

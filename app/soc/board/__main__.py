@@ -12,10 +12,10 @@ def main() -> None:
 
     from django.utils import timezone
 
-    from soc.board import data, headline
+    from soc.board import data
 
-    for trouble in headline.of(data.read(timezone.now())).troubles:
-        print(trouble.text)
+    for problem in data.read(timezone.now()).problems:
+        print(problem.text)
 
 
 if __name__ == "__main__":

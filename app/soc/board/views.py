@@ -7,7 +7,7 @@ from django.utils import timezone
 from django.views.decorators.cache import never_cache
 from django.views.decorators.http import require_safe
 
-from soc.board import data, headline
+from soc.board import data
 from soc.common import times
 
 
@@ -27,9 +27,11 @@ def live(request: HttpRequest) -> HttpResponse:
 
 def _render(request: HttpRequest, template: str) -> HttpResponse:
     board = data.read(timezone.now())
+    columns = board.shown_to(request.user)
     context = {
         "board": board,
-        "headline": headline.of(board),
+        "columns": columns,
+        "shown": {part.panel.name for parts in columns.values() for part in parts},
         "zone_rules": times.zone_rules(settings.TIME_ZONE),
     }
     return render(request, template, context)

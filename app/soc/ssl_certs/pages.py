@@ -55,7 +55,7 @@ class Row:
 
     endpoint: Endpoint
     now: datetime
-    strip: strips.Strip
+    strip: strips.Strip | None = None
 
     @property
     def tone(self) -> str:
@@ -133,6 +133,7 @@ class Tab:
     """A status with the number of endpoints that have it and the list of them."""
 
     label: str
+    tone: str
     count: int
     query: str
     chosen: bool
@@ -183,24 +184,39 @@ class Listing:
     @property
     def tabs(self) -> list[Tab]:
         """The statuses with their counts, the worst first."""
-        shown = [("", "All", sum(self.counts.values()))]
-        shown += [(s.value, str(s.label), self.counts.get(s.value, 0)) for s in TONES]
-        return [
-            Tab(label, count, self.filter.with_status(value).query, value == self.filter.status)
-            for value, label, count in shown
-        ]
+        return tabs(self.filter, self.counts)
+
+
+def tabs(query: Filter, counts: Mapping[str, int]) -> list[Tab]:
+    """Return all statuses together and each of them, the worst first."""
+    shown = [("", "All", "idle", sum(counts.values()))]
+    shown += [(s.value, str(s.label), tone, counts.get(s.value, 0)) for s, tone in TONES.items()]
+    return [
+        Tab(label, tone, count, query.with_status(value).query, value == query.status)
+        for value, label, tone, count in shown
+    ]
+
+
+def counts(query: Filter) -> dict[str, int]:
+    """Return how many of the endpoints that match but for the status have each."""
+    counted = query.of_any_status().values("status").annotate(n=Count("pk"))
+    return {row["status"]: row["n"] for row in counted}
+
+
+def worst(number: int, now: datetime) -> list[Row]:
+    """Return the worst endpoints, without the pictures of their last days."""
+    return [Row(endpoint, now) for endpoint in _ordered(Filter().matching())[:number]]
 
 
 def read_page(query: Filter, number: str, now: datetime) -> Listing:
     """Read one page of a list; a number beyond the last page is the last page."""
-    counted = query.of_any_status().values("status").annotate(n=Count("pk"))
-    counts = {row["status"]: row["n"] for row in counted}
-    total = counts.get(query.status, 0) if query.status else sum(counts.values())
+    known = counts(query)
+    total = known.get(query.status, 0) if query.status else sum(known.values())
     page = _Counted(_ordered(query.matching()), total).get_page(number)
     endpoints = list(page.object_list)
     drawn = strips.of_endpoints(endpoints, now)
     rows = [Row(endpoint, now, drawn[endpoint.pk]) for endpoint in endpoints]
-    return Listing(now, query, page, rows, counts, _picture(query, now))
+    return Listing(now, query, page, rows, known, _picture(query, now))
 
 
 def _ordered(endpoints: QuerySet[Endpoint]) -> QuerySet[Endpoint]:

@@ -12,7 +12,7 @@ from django.test import Client
 from django.utils import timezone
 
 from soc.alerts import own
-from soc.board import data, headline
+from soc.board import data
 from soc.core import readiness, storage
 from soc.core.models import Heartbeat
 from soc.core.severity import Severity
@@ -89,7 +89,7 @@ def test_a_shortage_has_two_levels_and_names_itself(
     (condition,) = [one for one in own.conditions(now) if one.rule == "storage"]
     assert condition.severity == severity
     assert words in condition.summary
-    troubles = headline.of(data.read(now)).troubles
+    troubles = data.read(now).problems
     tones = [one.tone for one in troubles if one.text.startswith("The storage of the volumes")]
     assert tones == {Severity.OK: [], Severity.WARNING: ["warn"]}.get(severity, ["bad"])
     if severity == Severity.CRITICAL:

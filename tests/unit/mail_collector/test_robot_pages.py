@@ -15,7 +15,6 @@ from django.utils import timezone
 from robots import mailbox
 from soc.alerts.models import Alert
 from soc.board import data as board_data
-from soc.board import headline
 from soc.events.models import Bot, Site
 from soc.robots.data import sparkline
 
@@ -155,8 +154,7 @@ def test_the_cost_of_a_page_does_not_depend_on_the_rows(
 
 def test_the_board_tells_of_silent_robots_and_of_a_silent_stream(stream: Stream) -> None:
     def sentences() -> str:
-        board = board_data.read(timezone.now())
-        return " ".join(trouble.text for trouble in headline.of(board).troubles)
+        return " ".join(problem.text for problem in board_data.read(timezone.now()).problems)
 
     stream.place("north", "a1", "a2")
     stream.run(lambda: [stream.mail(host) for host in ("a1", "a2", "other")], minutes=4)
