@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter
+from importlib import import_module
+from types import ModuleType
 
 from django.apps import apps
 from django.contrib import admin
@@ -12,6 +14,14 @@ from django.urls import get_resolver
 from soc.board import data as board
 from soc.common import plugins
 from soc.common.nav import AdminPage
+from soc.core.sealed import sealed_fields
+from soc.provision.site import SEALERS
+from soc.runtime.queues import BY_APPLICATION
+
+
+def package(application: str) -> ModuleType:
+    """Return an application's package."""
+    return import_module(f"soc.{application}")
 
 
 def menu_pages() -> list[AdminPage]:
@@ -40,6 +50,13 @@ def test_a_panel_asks_for_a_permission_that_exists_and_has_a_name_of_its_own() -
             application, _, codename = panel.permission.partition(".")
             model = codename.partition("_")[2]
             assert apps.get_model(application, model), panel
+
+
+def test_an_application_with_sealed_fields_gives_its_worker_the_keys() -> None:
+    sealed = {model._meta.app_label for model, _ in sealed_fields()}
+    declared = {name for name in BY_APPLICATION if getattr(package(name), "SEALS", False)}
+    assert sealed & set(BY_APPLICATION) == declared, "declare SEALS in the package's __init__.py"
+    assert {"web", "migrate"} | {BY_APPLICATION[name].service for name in declared} == set(SEALERS)
 
 
 def test_every_page_at_the_top_is_an_address() -> None:

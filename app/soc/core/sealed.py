@@ -34,7 +34,7 @@ def _keys() -> MultiFernet:
     except OSError as error:
         raise SealProblem(
             f"{path}: {error.strerror}. This service has no sealing keys; if it should read "
-            "stored credentials, name it in SEALERS of soc/provision/site.py and run `make up`."
+            "stored credentials, declare SEALS in its application's __init__.py and run `make up`."
         ) from None
     except ValueError:
         raise SealProblem(

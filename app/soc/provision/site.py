@@ -21,6 +21,7 @@ import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import timedelta
+from importlib import import_module
 from pathlib import Path
 
 from cryptography import x509
@@ -28,7 +29,7 @@ from cryptography.fernet import Fernet
 
 from soc.provision import broker, environment, key_stores, pki
 from soc.provision.identity import OWN_CERTIFICATE, OWN_KEY, database_user
-from soc.runtime.queues import BY_NAME, QUEUES, STREAMS
+from soc.runtime.queues import BY_NAME, QUEUES, STREAMS, Queue
 
 CONTAINER_UID = 999
 """Every container runs as this id: the public MariaDB and RabbitMQ images give it to theirs."""
@@ -51,7 +52,13 @@ WEB_SERVERS = ("web", "flower")
 """What browsers talk to: a site may bring certificates of its own for them."""
 
 
-SEALERS = ("web", "migrate", "worker-ldap-probe", "worker-email")
+def _seals(queue: Queue) -> bool:
+    """Return whether an application of a queue declares that its worker reads credentials."""
+    packages = (import_module(f"soc.{application}") for application in queue.applications)
+    return any(getattr(package, "SEALS", False) for package in packages)
+
+
+SEALERS = ("web", "migrate", *(queue.service for queue in QUEUES if _seals(queue)))
 """Who writes or reads stored credentials, and so has the keys that they are sealed with."""
 
 PUBLISHERS = tuple(stream.publisher for stream in STREAMS.values())
