@@ -397,7 +397,7 @@ BASE = {"common", "provision", "runtime"}
         ("core", BASE | {"schedules"}),
         ("access", BASE | {"core"}),
         ("notify", BASE | {"core", "schedules"}),
-        ("alerts", BASE | {"core", "notify", "schedules"}),
+        ("alerts", BASE | {"access", "core", "notify", "schedules"}),
         ("ssl_certs", BASE | {"access", "core", "notify", "alerts", "schedules", "trust"}),
         ("ldap_probe", BASE | {"core", "notify", "alerts", "schedules", "trust"}),
         ("events", BASE | {"core", "notify", "alerts", "schedules"}),
@@ -479,6 +479,9 @@ def test_beat_could_be_a_package_of_its_own() -> None:
         assert imported_from_soc(path.read_text()) <= {"beat"}, path
 
 
+BY_LINK = "/acknowledge/1/1/"
+"""Works for everybody who has a message, by the secret in its link."""
+
 TOKENS_ONLY = ("/metrics", "/certificates/calendar.ics")
 
 
@@ -498,6 +501,9 @@ def test_a_stranger_is_sent_to_the_sign_in_page_from_everywhere() -> None:
     known = {*addresses(get_resolver()), "/admin/core/", "/admin/nowhere/"}
     assert {"/", "/admin/", "/admin/auth/user/1/change/"} <= known
     for address in known - {"/healthz", "/readyz", "/sign-in/"}:
+        if address == BY_LINK:
+            assert Client().get(address, secure=True).status_code == 404
+            continue
         answer = Client().get(address, secure=True, follow=True)
         if address in TOKENS_ONLY or address.startswith("/api/"):
             # Programs show a token instead: a page to sign in at is no answer to them.

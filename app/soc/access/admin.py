@@ -179,8 +179,10 @@ class LogEntryAdmin(ReadOnlyAdmin):
 
     @display(description="Who", ordering="actor__username")
     def who(self, entry: LogEntry) -> str:
-        """Return the person, or nobody for what a command or the stack did."""
-        return entry.actor.get_username() if entry.actor else ""
+        """Return the person, or the name they gave; nobody for a command or the stack."""
+        if entry.actor:
+            return str(entry.actor.get_username())
+        return str((entry.additional_data or {}).get("who", ""))
 
     @display(description="What", ordering="action")
     def what(self, entry: LogEntry) -> str:

@@ -92,6 +92,23 @@ def note(event: str, request: HttpRequest | None, *, user: User | None = None) -
     )
 
 
+def note_about(row: Model, event: str, request: HttpRequest, who: str) -> None:
+    """Record an act on a row by somebody who need not have signed in, as they name themselves."""
+    address = request.META.get("REMOTE_ADDR")
+    logger.info("%s: %s, by %s, address %s", event, row, who, address or "none")
+    user = request.user if request.user.is_authenticated else None
+    LogEntry.objects.create(
+        content_type=ContentType.objects.get_for_model(row),
+        object_pk=row.pk,
+        object_id=row.pk,
+        object_repr=str(row),
+        action=LogEntry.Action.ACCESS,
+        actor=user,
+        remote_addr=address,
+        additional_data={"event": event, "who": who},
+    )
+
+
 def _signed_in(request: HttpRequest, user: User, **_: Any) -> None:
     note("Signed in", request, user=user)
 

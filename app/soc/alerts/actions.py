@@ -4,12 +4,13 @@ from collections.abc import Collection, Iterator, Sequence
 from datetime import timedelta
 
 from django.db import transaction
-from django.db.models import F, QuerySet
+from django.db.models import F, Q, QuerySet
 from django.utils import timezone
 
 from soc.alerts.changes import ending, record
 from soc.alerts.models import OPEN, Alert, AlertEvent, Silence, Subject
 from soc.common.batches import batched
+from soc.common.times import local
 from soc.notify import outbox
 
 AT_ONCE = 200
@@ -18,24 +19,43 @@ AT_ONCE = 200
 State = Alert.State
 Kind = AlertEvent.Kind
 
+LONGEST_ACKNOWLEDGEMENT = timedelta(days=7)
+"""For how long an acknowledgement with an end may hold."""
 
-def acknowledge(alerts: QuerySet[Alert], by: str, note: str = "") -> int:
-    """Acknowledge the alerts that fire or flap, and return how many.
+ACKNOWLEDGEABLE = Q(state__in=[State.FIRING, State.FLAPPING]) | Q(
+    state=State.ACKNOWLEDGED, acknowledged_until__isnull=False
+)
+"""The alerts that can be acknowledged; one whose acknowledgement expires can be again."""
+
+
+def acknowledge(
+    alerts: QuerySet[Alert], by: str, note: str = "", lasting: timedelta | None = None
+) -> int:
+    """Acknowledge the alerts that can be, until they are over or for a time; return how many.
 
     A flapping alert goes on flapping: it makes no noise as it is.
     """
     count = 0
-    for keys in _portions(alerts.filter(state__in=[State.FIRING, State.FLAPPING])):
+    now = timezone.now()
+    until = now + lasting if lasting else None
+    text = "\n".join(filter(None, (note, f"Until {local(until)}" if until else "")))
+    for keys in _portions(alerts.filter(ACKNOWLEDGEABLE)):
         with transaction.atomic():
             for before, after in (
-                (State.FIRING, State.ACKNOWLEDGED),
-                (State.FLAPPING, State.FLAPPING),
+                ([State.FIRING, State.ACKNOWLEDGED], State.ACKNOWLEDGED),
+                ([State.FLAPPING], State.FLAPPING),
             ):
-                locked = _locked(keys, [before])
+                locked = [
+                    alert
+                    for alert in _locked(keys, before)
+                    # Somebody else may have got on since the keys were read.
+                    if alert.state != State.ACKNOWLEDGED or alert.acknowledged_until
+                ]
                 _advance(
-                    *(locked, Kind.ACKNOWLEDGED, after, by, note),
-                    acknowledged_at=timezone.now(),
+                    *(locked, Kind.ACKNOWLEDGED, after, by, text),
+                    acknowledged_at=now,
                     acknowledged_by=by,
+                    acknowledged_until=until,
                     note=note,
                 )
                 count += len(locked)

@@ -104,6 +104,7 @@ class Ending(TypedDict):
 
     state: State
     open_key: None
+    acknowledged_until: None
     resolved_at: datetime
     remind_at: None
     escalate_at: None
@@ -115,6 +116,7 @@ def ending() -> Ending:
     return {
         "state": State.RESOLVED,
         "open_key": None,
+        "acknowledged_until": None,
         "resolved_at": timezone.now(),
         "remind_at": None,
         "escalate_at": None,

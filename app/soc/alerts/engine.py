@@ -325,7 +325,7 @@ def _go_on(alert: Alert, after: life.Standing, condition: Condition, why: str) -
     if condition.severity > Severity.OK:
         values |= _seen(condition)
     if after.event in _RENEWS:
-        values |= {"facts": condition.facts, "suppressed_by": why}
+        values |= {"facts": condition.facts, "suppressed_by": why, "acknowledged_until": None}
         values |= timers(alert.rule, after.state, after.severity, timezone.now())
     if after.event == Kind.RESOLVED:
         values |= ending()

@@ -1,3 +1,7 @@
 """The alerts' pages that mails link to."""
 
-LINKED = {"alerts": "alerts/", "alert": "alerts/<int:key>/"}
+LINKED = {
+    "alerts": "alerts/",
+    "alert": "alerts/<int:key>/",
+    "acknowledge": "acknowledge/<str:key>/<str:secret>/",
+}

@@ -87,7 +87,7 @@ def listed(alerts: QuerySet[Alert]) -> QuerySet[Alert]:
         alerts.select_related("rule", "subject")
         .only(
             *("severity", "state", "site", "opened_at", "last_seen_at", "resolved_at", "count"),
-            *("acknowledged_at", "acknowledged_by", "suppressed_by"),
+            *("acknowledged_at", "acknowledged_by", "acknowledged_until", "suppressed_by"),
             *("rule__application", "rule__name", "subject__name"),
         )
         .annotate(brief=Left("summary", SHOWN_TEXT), note_start=Left("note", SHOWN_TEXT))

@@ -171,6 +171,10 @@ class Alert(models.Model):
     count = models.PositiveIntegerField(default=1, help_text="Bad reports so far.")
     acknowledged_at = models.DateTimeField(null=True)
     acknowledged_by = models.CharField(max_length=150, blank=True)
+    acknowledged_until = models.DateTimeField(
+        null=True,
+        help_text="When the acknowledgement expires; empty: when it is over.",
+    )
     note = models.TextField(blank=True)
     suppressed_by = models.CharField(max_length=200, blank=True)
     remind_at = models.DateTimeField(null=True)
@@ -220,6 +224,7 @@ class AlertEvent(models.Model):
         BETTER = "better"
         RETURNED = "returned", "as severe as before"
         ACKNOWLEDGED = "acknowledged"
+        LAPSED = "lapsed", "acknowledgement expired"
         NOTED = "noted"
         REMINDED = "reminded"
         ESCALATED = "escalated"

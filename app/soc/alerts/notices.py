@@ -68,7 +68,7 @@ def is_told(kind: str | None, before: str | None, state: str | None) -> bool:
     match kind:
         case Kind.FIRED | Kind.STEADY | Kind.FLAPPING | Kind.REMINDED:
             return True
-        case Kind.WORSE:
+        case Kind.WORSE | Kind.LAPSED:
             return state == State.FIRING
         case Kind.RESOLVED:
             # Also of one that was suppressed in the end: who was told before waits for it.
@@ -79,6 +79,7 @@ def is_told(kind: str | None, before: str | None, state: str | None) -> bool:
 _STATUS = {
     Kind.FLAPPING: "flapping",
     Kind.REMINDED: "still {}",
+    Kind.LAPSED: "no longer acknowledged, {}",
     Kind.ESCALATED: "not acknowledged, {}",
     Kind.RESOLVED: "resolved",
 }
@@ -97,6 +98,7 @@ def notice(alert: Alert, event: AlertEvent) -> Notice:
         link=absolute("alert", alert.pk),
         application=alert.rule.application,
         status=status,
+        acknowledgeable=alert.state in (State.FIRING, State.FLAPPING),
     )
 
 

@@ -1,7 +1,7 @@
 """What happens to alerts by the clock: reminders, escalations, silences, the end of flapping."""
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from datetime import datetime
 
 from django.db import transaction
@@ -30,6 +30,11 @@ def run(now: datetime) -> int:
             # that was in trouble says nothing.
             _each(_open(State.SUPPRESSED, subject__parent=""), lambda alert: _wake(alert, quiet)),
             _each(_open(State.FLAPPING), lambda alert: _calm(alert, quiet)),
+            _each(
+                _open(State.ACKNOWLEDGED, acknowledged_until__lte=now),
+                lambda alert: _lapse(alert, quiet),
+            ),
+            _each(_open(State.FLAPPING, acknowledged_until__lte=now), _forget_person),
             _each(_open(State.FIRING, escalate_at__lte=now), _escalate),
             _each(_open(State.FIRING, remind_at__lte=now), lambda alert: _remind(alert, now)),
         )
@@ -59,7 +64,7 @@ def _each(alerts: QuerySet[Alert], act: Callable[[Alert], int]) -> int:
     return mails
 
 
-def _hush(alert: Alert, quiet: Quiet) -> int:
+def _hush(alert: Alert, quiet: Quiet, more: Mapping[str, object] | None = None) -> int:
     why = quiet.over(alert.subject)
     if not why:
         return 0
@@ -68,6 +73,7 @@ def _hush(alert: Alert, quiet: Quiet) -> int:
         "suppressed_by": why,
         "remind_at": None,
         "escalate_at": None,
+        **(more or {}),
     }
     return change(alert, Kind.SUPPRESSED, values, text=why)
 
@@ -93,6 +99,21 @@ def _calm(alert: Alert, quiet: Quiet) -> int:
     due = timers(alert.rule, State.FIRING, after.severity, quiet.now)
     values = {"state": State.FIRING, "severity": after.severity, "peak": after.peak, **due}
     return change(alert, Kind.STEADY, values)
+
+
+def _lapse(alert: Alert, quiet: Quiet) -> int:
+    """End an acknowledgement whose time is up: the alert waits for a person again."""
+    over = {"acknowledged_until": None, "acknowledged_at": None}
+    if quiet.over(alert.subject):
+        return _hush(alert, quiet, over)
+    due = timers(alert.rule, State.FIRING, alert.severity, quiet.now)
+    values = {"state": State.FIRING, "peak": alert.severity, **over, **due}
+    return change(alert, Kind.LAPSED, values)
+
+
+def _forget_person(alert: Alert) -> int:
+    """Do the same to an alert that flaps, which makes no noise all the same."""
+    return change(alert, Kind.LAPSED, {"acknowledged_until": None, "acknowledged_at": None})
 
 
 def _escalate(alert: Alert) -> int:

@@ -103,6 +103,9 @@ class Operation(forms.Form):
     )
     note = forms.CharField(required=False, max_length=LONGEST_NOTE)
     minutes = forms.TypedChoiceField(choices=SILENCES, coerce=int, required=False, empty_value="60")
+    lasting = forms.TypedChoiceField(
+        choices=[("", "it is over"), *SILENCES], coerce=int, required=False, empty_value="0"
+    )
     scope = forms.ChoiceField(choices=[("", "selected"), ("all", "all")], required=False)
     newest = forms.IntegerField(required=False)
     back = forms.CharField(required=False)
@@ -161,7 +164,9 @@ def _done(request: HttpRequest, data: dict[str, Any]) -> tuple[int, str]:
         return messages.WARNING, "Nothing was done: no alert was selected."
     match data["action"]:
         case "acknowledge":
-            return _told(asked, actions.acknowledge(chosen, by, note), "acknowledged")
+            lasting = timedelta(minutes=int(data["lasting"])) or None
+            done = actions.acknowledge(chosen, by, note, lasting)
+            return _told(asked, done, "acknowledged")
         case "resolve":
             return _told(asked, actions.resolve(chosen, by, note), "resolved")
         case "silence":

@@ -1,6 +1,8 @@
 """The API's addresses; nothing here waits on the broker."""
 
 from collections.abc import Callable
+from datetime import timedelta
+from functools import partial
 from typing import Any
 from urllib.parse import urlencode
 
@@ -24,6 +26,7 @@ from soc.api.auth import OPERATE, REPORT, VIEW, Token, TokenRequest
 from soc.api.problems import Problem
 from soc.api.schemas import (
     LARGEST_KEY,
+    AcknowledgeIn,
     AlertDetailOut,
     AlertFilter,
     AlertOut,
@@ -137,11 +140,16 @@ def get_alert(request: HttpRequest, alert_id: int = AlertId) -> AlertDetailOut:
     summary="Acknowledge an alert",
 )
 def acknowledge(
-    request: TokenRequest, alert_id: int = AlertId, note: NoteIn = Note
+    request: TokenRequest, alert_id: int = AlertId, note: AcknowledgeIn = Note
 ) -> AlertDetailOut:
-    """Takes note of an alert that fires or flaps, in the name of the token's user."""
+    """Takes note of an alert that fires or flaps, in the name of the token's user.
+
+    With `minutes` the acknowledgement expires: the alert then fires again.
+    """
+    lasting = timedelta(minutes=note.minutes) if note and note.minutes else None
     which = "Only alerts that fire or flap can be acknowledged."
-    return _operated(request, alert_id, note, actions.acknowledge, which)
+    act = partial(actions.acknowledge, lasting=lasting)
+    return _operated(request, alert_id, note, act, which)
 
 
 @_v1.post(

@@ -1,6 +1,6 @@
 """What goes into the API and what comes out of it."""
 
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 from typing import Annotated, Any, Self
 from urllib.parse import urlsplit
@@ -8,6 +8,7 @@ from urllib.parse import urlsplit
 from ninja import Field, Schema
 from pydantic import AfterValidator, BeforeValidator, ConfigDict, Discriminator, Tag
 
+from soc.alerts.actions import LONGEST_ACKNOWLEDGEMENT
 from soc.alerts.conditions import LONGEST_SUBJECT, Condition, one_line
 from soc.alerts.engine import MOST_AT_ONCE
 from soc.alerts.models import Alert, AlertEvent
@@ -196,6 +197,17 @@ class NoteIn(_Input):
     note: str = Field("", max_length=LONGEST_NOTE, examples=["Jo is on it."])
 
 
+class AcknowledgeIn(NoteIn):
+    """Why somebody takes care of an alert, and for how long."""
+
+    minutes: int | None = Field(
+        None,
+        ge=1,
+        le=LONGEST_ACKNOWLEDGEMENT // timedelta(minutes=1),
+        description="When the acknowledgement expires; without: not before the alert is over.",
+    )
+
+
 class AlertFilter(_Input):
     """Which alerts are asked for; what is left out does not matter."""
 
@@ -229,6 +241,7 @@ class AlertOut(Schema):
     count: int = Field(description="Bad reports so far.")
     acknowledged_at: datetime | None
     acknowledged_by: str
+    acknowledged_until: datetime | None = Field(description="When that expires, if it does.")
     note: str
     suppressed_by: str
     resolved_at: datetime | None
@@ -252,6 +265,7 @@ class AlertOut(Schema):
             count=alert.count,
             acknowledged_at=alert.acknowledged_at,
             acknowledged_by=alert.acknowledged_by,
+            acknowledged_until=alert.acknowledged_until,
             note=alert.note,
             suppressed_by=alert.suppressed_by,
             resolved_at=alert.resolved_at,

@@ -156,7 +156,7 @@ function open(action) {
   confirm.value = action;
   confirm.textContent = WORDS[action][0];
   note.required = action === "silence";
-  document.getElementById("details").classList.toggle("with-length", action === "silence");
+  document.getElementById("details").dataset.action = action;
   asked = { total: total(), newest: document.getElementById("newest").value };
   describe();
   ask.showModal();

@@ -20,7 +20,7 @@ from unfold.widgets import UnfoldAdminTextareaWidget
 
 from soc.common.times import local
 from soc.core.admin import ReadOnlyAdmin, preformatted
-from soc.notify import channels, destinations, health, outbox, relay, reports, templates
+from soc.notify import channels, destinations, health, outbox, relay, reports, templates, tickets
 from soc.notify.models import LIFE, OutboundMail, Subscription, words_of
 
 
@@ -56,7 +56,10 @@ class SubscriptionAdmin(ModelAdmin):
                 "fields": ("channel", ("url", "secret")),
             },
         ),
-        ("What it gets", {"fields": (("minimum_severity", "applications"), "csv")}),
+        (
+            "What it gets",
+            {"fields": (("minimum_severity", "applications"), "csv", "acknowledge_links")},
+        ),
         (
             "Quiet hours",
             {
@@ -287,12 +290,12 @@ class OutboundMailAdmin(ReadOnlyAdmin):
     @display(description="HTML")
     def as_html(self, mail: OutboundMail) -> SafeString:
         """Return the HTML body as a mail program shows it."""
-        return _framed(mail.html)
+        return _framed(tickets.hidden(mail.html))
 
     @display(description="Text")
     def as_text(self, mail: OutboundMail) -> SafeString:
         """Return the text body."""
-        return preformatted(mail.text)
+        return preformatted(tickets.hidden(mail.text))
 
     def has_try_again_permission(self, request: HttpRequest) -> bool:
         """Who may change mail may have it tried again, though nobody edits it."""

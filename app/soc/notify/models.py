@@ -14,6 +14,7 @@ from django.core.validators import MaxValueValidator, MinValueValidator, validat
 from django.db import models
 from django.utils import timezone
 
+from soc.core.links import absolute
 from soc.core.models import Retention
 from soc.core.sealed import SealedField
 from soc.core.severity import Severity
@@ -162,6 +163,11 @@ class Subscription(models.Model):
         default=10,
         validators=[MinValueValidator(1)],
         help_text="More notices than this that wait at once become one digest.",
+    )
+    acknowledge_links = models.BooleanField(
+        default=True,
+        help_text="Each message about an alert has a link by which everybody who has it can "
+        "acknowledge it for up to 8 h, without signing in; the link works for 24 h.",
     )
     csv = models.BooleanField(
         "attach CSV", default=False, help_text="Attach tables to notices, digests and reports."
@@ -340,6 +346,10 @@ class OutboundMail(models.Model):
     status = models.CharField(max_length=50, blank=True)
     link = models.CharField(max_length=500, blank=True)
 
+    ticket = models.CharField(
+        max_length=64, blank=True, editable=False, help_text="The secret of its link."
+    )
+
     recipients = models.JSONField(help_text="Everybody the mail names.")
     delivered = models.JSONField(default=list, help_text="Those the relay has taken it for.")
     refused = models.JSONField(default=dict, help_text="Those the relay refuses, with its words.")
@@ -385,6 +395,11 @@ class OutboundMail(models.Model):
 
     def __str__(self) -> str:
         return self.subject
+
+    @property
+    def acknowledge(self) -> str:
+        """The address of the page that acknowledges what it is about, or nothing."""
+        return absolute("acknowledge", self.pk, self.ticket) if self.ticket else ""
 
     @property
     def outstanding(self) -> list[str]:

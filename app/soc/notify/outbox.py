@@ -22,7 +22,7 @@ from django.utils import timezone
 
 from soc.common.deadlocks import again_after_deadlock
 from soc.core.severity import Severity
-from soc.notify import templates
+from soc.notify import templates, tickets
 from soc.notify.models import LIFE, LIFE_OF_A_REPORT, OutboundMail, Subscription
 
 LOOKED_UP_AT_ONCE = 500
@@ -204,12 +204,7 @@ def _mail(
     dedupe_key: str,
     now: datetime,
 ) -> OutboundMail:
-    rendered = _rendered(notice, subscription)
-    due, gathered = now, False
-    if letter.kind == Kind.NOTICE:
-        due, gathered = _due(notice, letter, subscription, now)
-    wants_csv = subscription.csv and bool(notice.csv)
-    return OutboundMail(
+    mail = OutboundMail(
         subscription=subscription,
         dedupe_key=dedupe_key,
         kind=letter.kind,
@@ -221,18 +216,23 @@ def _mail(
         link=notice.link,
         channel=subscription.channel,
         recipients=subscription.recipients_by_channel,
-        subject=templates.line(subscription.subject_prefix + rendered.subject),
-        text=rendered.text,
-        html=rendered.html,
-        csv=notice.csv if wants_csv else "",
-        csv_name=_file_name(letter, now) if wants_csv else "",
-        gathered=gathered,
         created_at=now,
-        next_try_at=due,
-        expires_at=due + (LIFE_OF_A_REPORT if letter.kind == Kind.REPORT else LIFE),
         # The last mail of a topic is not itself withdrawn when the topic comes back and ends.
         concluded_at=now if letter.told else None,
     )
+    if notice.acknowledgeable and subscription.acknowledge_links:
+        mail.ticket = tickets.new_secret()
+    rendered = _rendered(notice, subscription, mail.acknowledge)
+    mail.subject = templates.line(subscription.subject_prefix + rendered.subject)
+    mail.text, mail.html = rendered.text, rendered.html
+    if subscription.csv and notice.csv:
+        mail.csv, mail.csv_name = notice.csv, _file_name(letter, now)
+    due = now
+    if letter.kind == Kind.NOTICE:
+        due, mail.gathered = _due(notice, letter, subscription, now)
+    mail.next_try_at = due
+    mail.expires_at = due + (LIFE_OF_A_REPORT if letter.kind == Kind.REPORT else LIFE)
+    return mail
 
 
 def _due(
@@ -254,11 +254,13 @@ def _file_name(letter: _Letter, now: datetime) -> str:
     return f"{letter.kind}-{timezone.localtime(now):%Y-%m-%d-%H%M}.csv"
 
 
-def _rendered(notice: templates.Notice, subscription: Subscription) -> templates.Rendered:
+def _rendered(
+    notice: templates.Notice, subscription: Subscription, link: str
+) -> templates.Rendered:
     site = settings.SITE["SOC_SITE"]
     subject, text = subscription.subject_template, subscription.text_template
     try:
-        return templates.render(notice, site=site, subject=subject, text=text)
+        return templates.render(notice, site=site, subject=subject, text=text, acknowledge=link)
     except SoftTimeLimitExceeded:
         # Not the template's doing, and the task has to end.
         raise
@@ -266,7 +268,7 @@ def _rendered(notice: templates.Notice, subscription: Subscription) -> templates
     # reach its readers all the same.
     except Exception:
         logger.exception("%s gets the default texts: its own cannot be rendered", subscription)
-        return templates.render(notice, site=site)
+        return templates.render(notice, site=site, acknowledge=link)
 
 
 # --- Taking back --------------------------------------------------------------------------------

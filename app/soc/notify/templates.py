@@ -55,6 +55,7 @@ class Notice:
 
     ``title`` becomes one line. ``status`` is the word that heads the subject, such as
     ``resolved``; empty, it is the severity's. ``csv`` (RFC 4180) is attached for those who want it.
+    ``acknowledgeable``: its topic waits for somebody to acknowledge it.
     """
 
     title: str
@@ -65,6 +66,7 @@ class Notice:
     application: str = ""
     status: str = ""
     csv: str = ""
+    acknowledgeable: bool = False
 
 
 SAMPLE = Notice(
@@ -167,13 +169,21 @@ def _place(error: Exception) -> str:
     return f"line {where['line']}, {line(where['during'], 60)}: " if where else ""
 
 
-def render(notice: Notice, *, site: str, subject: str = SUBJECT, text: str = TEXT) -> Rendered:
-    """Render a cleaned notice with a subscription's subject and text templates."""
-    values = _values(notice, site)
+def render(
+    notice: Notice, *, site: str, subject: str = SUBJECT, text: str = TEXT, acknowledge: str = ""
+) -> Rendered:
+    """Render a cleaned notice with a subscription's subject and text templates.
+
+    ``acknowledge`` is the address of the page that acknowledges it.
+    """
+    values = {**_values(notice, site), "acknowledge": acknowledge}
     context = Context(values, autoescape=False)
+    body = cut(plain(_ENGINE.from_string(text).render(context)), LONGEST_TEXT)
+    if acknowledge and acknowledge not in body:
+        body = f"{body.rstrip()}\n\nAcknowledge it, after one question:\n{acknowledge}\n"
     return Rendered(
         subject=line(_ENGINE.from_string(subject).render(context)),
-        text=cut(plain(_ENGINE.from_string(text).render(context)), LONGEST_TEXT),
+        text=body,
         html=render_to_string("notify/mail.html", values),
     )
 

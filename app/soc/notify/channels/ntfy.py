@@ -36,6 +36,9 @@ class Ntfy(HttpChannel):
         }
         if mail.link:
             message["click"] = mail.link
+        if mail.acknowledge:
+            action = {"action": "view", "label": "Acknowledge", "url": mail.acknowledge}
+            message["actions"] = [action]
         headers = {"Authorization": f"Bearer {target.secret}"} if target.secret else {}
         url = urlunsplit((parts.scheme, parts.netloc, f"/{root}", "", ""))
         return Post(url, as_json(message), headers)

@@ -37,6 +37,7 @@ class PagerDuty(HttpChannel):
                 "custom_details": {**content(mail), "text": cut(mail.text, LONGEST_TEXT)},
             },
         }
-        if mail.link:
-            event["links"] = [{"href": mail.link, "text": "Open"}]
+        links = {"Open": mail.link, "Acknowledge here": mail.acknowledge}
+        if any(links.values()):
+            event["links"] = [{"href": url, "text": text} for text, url in links.items() if url]
         return Post(target.url, as_json(event))

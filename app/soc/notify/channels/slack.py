@@ -17,4 +17,6 @@ class Slack(HttpChannel):
         """Return a message in which nothing of the alert counts as a mention or a link."""
         title, text = (part.translate(_MARKUP) for part in (mail.subject, cut(mail.text, LONGEST)))
         link = f"\n<{mail.link}>" if mail.link else ""
+        if mail.acknowledge:
+            link += f"\n<{mail.acknowledge}|Acknowledge>"
         return Post(target.url, as_json({"text": f"{title}\n{text}{link}"}))

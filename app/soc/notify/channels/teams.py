@@ -34,6 +34,11 @@ def _card(mail: OutboundMail) -> dict[str, Any]:
             {"type": "TextBlock", "text": cut(mail.text, LONGEST), "wrap": True},
         ],
     }
-    if mail.link:
-        card["actions"] = [{"type": "Action.OpenUrl", "title": "Open", "url": mail.link}]
+    buttons = {"Open": mail.link, "Acknowledge": mail.acknowledge}
+    if any(buttons.values()):
+        card["actions"] = [
+            {"type": "Action.OpenUrl", "title": title, "url": url}
+            for title, url in buttons.items()
+            if url
+        ]
     return card

@@ -50,5 +50,6 @@ def content(mail: OutboundMail) -> dict[str, object]:
         "title": mail.title,
         "text": mail.text,
         "link": mail.link,
+        "acknowledge": mail.acknowledge,
         "created_at": f"{mail.created_at:%Y-%m-%dT%H:%M:%SZ}",
     }

@@ -5,6 +5,7 @@ import re
 from argparse import ArgumentParser, ArgumentTypeError
 from collections.abc import Callable, Iterable, Sequence
 from datetime import timedelta
+from functools import partial
 from typing import Any
 
 from django.core.management import BaseCommand, CommandError, CommandParser
@@ -20,6 +21,7 @@ from soc.core.severity import Severity
 
 NOBODY = "command line"
 LONGEST_INTERVAL = 7 * 24 * 3600
+MOST_MINUTES = actions.LONGEST_ACKNOWLEDGEMENT // timedelta(minutes=1)
 
 _FILTERS = ("application", "rule", "site", "severity", "state", "subject")
 
@@ -47,6 +49,10 @@ class Command(BaseCommand):
             action.add_argument("ids", nargs="+", type=_number(1, 2**63 - 1), metavar="ID")
             action.add_argument("--note", default="", help="why; it stands in the timeline")
             action.add_argument("--by", default=NOBODY, help="who; it stands in the timeline")
+            if name == "ack":
+                action.add_argument(
+                    "--minutes", type=_number(1, MOST_MINUTES), help="when it expires; else never"
+                )
         simulate = does.add_parser("simulate", help="what a rule makes of reports; writes nothing")
         simulate.add_argument("rule", metavar="APPLICATION/RULE")
         simulate.add_argument(
@@ -67,7 +73,10 @@ class Command(BaseCommand):
             case "list":
                 self._list(options)
             case "ack":
-                self._operate(options, actions.acknowledge, "acknowledged")
+                minutes = options["minutes"]
+                lasting = timedelta(minutes=minutes) if minutes else None
+                act = partial(actions.acknowledge, lasting=lasting)
+                self._operate(options, act, "acknowledged")
             case "resolve":
                 self._operate(options, actions.resolve, "resolved")
             case "simulate":
