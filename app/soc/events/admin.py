@@ -2,6 +2,7 @@
 
 import json
 from contextlib import suppress
+from datetime import datetime
 from typing import Any
 
 from django import forms
@@ -92,8 +93,8 @@ class BotAdmin(ModelAdmin):
     formfield_overrides = {TextField: {"widget": UnfoldAdminTextareaWidget(attrs={"rows": 3})}}
 
     def formfield_for_foreignkey(
-        self, field: models.ForeignKey, request: HttpRequest, **options: Any
-    ) -> forms.ModelChoiceField:
+        self, field: "models.ForeignKey[Any, Any]", request: HttpRequest, **options: Any
+    ) -> Any:
         """Read the sites once for all rows of the list."""
         made = super().formfield_for_foreignkey(field, request, **options)
         if field.name == "site":
@@ -135,16 +136,14 @@ class BotAdmin(ModelAdmin):
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[Bot]:
         """Return robots with the time of their last event."""
-        return (
-            super()
-            .get_queryset(request)
-            .annotate(heard_at=Max(Coalesce("seen__arrived_at", "seen__at")))
-        )
+        bots: QuerySet[Bot] = super().get_queryset(request)
+        return bots.annotate(heard_at=Max(Coalesce("seen__arrived_at", "seen__at")))
 
     @display(description="Last heard of", ordering="heard_at")
     def last_seen(self, bot: Bot) -> str:
         """Return when its last event arrived."""
-        return local(bot.heard_at) if bot.heard_at else "never"
+        heard_at: datetime | None = getattr(bot, "heard_at", None)
+        return local(heard_at) if heard_at else "never"
 
     @display(description="Clock")
     def clock(self, bot: Bot) -> str:
@@ -198,7 +197,8 @@ class FewCounted(Paginator):
     @cached_property
     def count(self) -> int:
         """The number of rows, bounded."""
-        return len(self.object_list.order_by().values_list("pk")[:MOST_COUNTED])
+        rows: Any = self.object_list
+        return len(rows.order_by().values_list("pk")[:MOST_COUNTED])
 
 
 @admin.register(Event)
@@ -221,7 +221,8 @@ class EventAdmin(ReadOnlyAdmin):
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[Event]:
         """Return events; a list needs no bodies."""
-        return super().get_queryset(request).defer("raw")
+        events: QuerySet[Event] = super().get_queryset(request)
+        return events.defer("raw")
 
     @display(description="Event")
     def document(self, event: Event) -> SafeString:
@@ -269,13 +270,14 @@ class DeadLetterAdmin(ModelAdmin):
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[DeadLetter]:
         """Return dead letters; a list needs no bodies."""
-        return super().get_queryset(request).defer("body", "edited")
+        letters: QuerySet[DeadLetter] = super().get_queryset(request)
+        return letters.defer("body", "edited")
 
     def get_object(
         self, request: HttpRequest, object_id: str, from_field: str | None = None
     ) -> DeadLetter | None:
         """Return a dead letter with its own text to begin mending with, if it has one."""
-        letter = super().get_object(request, object_id, from_field)
+        letter: DeadLetter | None = super().get_object(request, object_id, from_field)
         if letter and not letter.edited:
             with suppress(UnicodeDecodeError):
                 letter.edited = bytes(letter.body).decode()

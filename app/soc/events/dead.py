@@ -123,7 +123,7 @@ def replay(letter: DeadLetter, by: str) -> None:
         taken = Ingest("replay").take([event])
         if taken.refusals:
             raise CannotReplay(taken.refusals[0].reason)
-        if taken.counts.dropped:
+        if taken.counts.dropped and isinstance(event, shapes.WindowsEvent):
             raise CannotReplay(f"its source is not allowed: {event.provider} in {event.channel}")
         if taken.counts.expired:
             raise CannotReplay("it is from before the time until which events are dropped")

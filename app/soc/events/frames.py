@@ -63,7 +63,7 @@ class _Tls(SSLTransport):
 
     def _more(self) -> bytes:
         try:
-            more = self.sock.read(_PIECE)
+            more: bytes = self.sock.read(_PIECE)
         except TimeoutError:
             raise
         except OSError:

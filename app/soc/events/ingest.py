@@ -93,8 +93,8 @@ class _Batch:
     """What one transaction writes."""
 
     now: datetime
+    stale_before: datetime
     counts: Counts = field(default_factory=Counts)
-    stale_before: datetime | None = None
     expired_before: datetime | None = None
     arrivals: list[Arrival] = field(default_factory=list)
     sources: list[int] = field(default_factory=list)
@@ -195,7 +195,8 @@ class Ingest:
                 readable.append(_Message(place, message))
         self._store_or_split(readable, taken)
         if taken.refusals:
-            refused = _Batch(timezone.now(), Counts(refused=len(taken.refusals)))
+            now = timezone.now()
+            refused = _Batch(now, now, Counts(refused=len(taken.refusals)))
             _count(refused, self._instance)
             taken.counts.refused = refused.counts.refused
         return taken
@@ -222,9 +223,7 @@ class Ingest:
     def _store(self, events: Sequence[WindowsEvent]) -> Counts:
         self._memory.refresh()
         now, settings = timezone.now(), self._memory.settings
-        batch = _Batch(
-            now, stale_before=settings.stale_before(now), expired_before=settings.expired_before
-        )
+        batch = _Batch(now, settings.stale_before(now), expired_before=settings.expired_before)
         for event in events:
             self._sort(event, batch)
         with transaction.atomic():
@@ -277,7 +276,7 @@ def _lies_in_the_data(error: Exception) -> bool:
     if isinstance(error, DataError | IntegrityError):
         return True
     if isinstance(error, Error):
-        return error.args[:1] and error.args[0] in _OF_DATA
+        return bool(error.args) and error.args[0] in _OF_DATA
     return True
 
 
@@ -311,7 +310,7 @@ def _insert_derived(rows: list[Derived], batch: _Batch) -> None:
         except Exception as error:
             if not _lies_in_the_data(error):
                 raise
-            _note_problem(batch, row.digest, f"{model._meta.label}: {_words(error)}")
+            _note_problem(batch, bytes(row.digest), f"{model._meta.label}: {_words(error)}")
 
 
 def _insert_events(batch: _Batch) -> None:
@@ -386,7 +385,7 @@ def _insert(table: str, columns: Sequence[str], rows: Sequence[tuple[Any, ...]])
     sql = f"{_IGNORE[connection.vendor]} INTO {table} ({', '.join(columns)}) VALUES "
     with connection.cursor() as cursor:
         cursor.execute(sql + _places(rows), _flat(rows))
-        return cursor.rowcount
+        return int(cursor.rowcount)
 
 
 def _upsert(

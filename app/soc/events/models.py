@@ -36,7 +36,8 @@ class DigestField(models.BinaryField):
 
     def db_type(self, connection: BaseDatabaseWrapper) -> str:
         """Return a type of fixed length where the database has one."""
-        return "binary(16)" if connection.vendor == "mysql" else super().db_type(connection)
+        kept = "binary(16)" if connection.vendor == "mysql" else super().db_type(connection)
+        return kept or ""
 
 
 class Site(models.Model):

@@ -16,7 +16,7 @@ from django.conf import settings
 from kombu import Connection, Exchange, Queue
 
 from soc.runtime.celery import app
-from soc.runtime.queues import BY_NAME
+from soc.runtime.queues import BY_NAME, STREAMS
 
 WINDOW = 1000
 """Messages sent at most without a confirm."""
@@ -31,6 +31,7 @@ INSTANT = 0.0001
 """Seconds to wait for what has come already: 0 would wait for ever."""
 
 QUEUE = BY_NAME["events"]
+STREAM = STREAMS[QUEUE.name]
 
 
 class Publisher:
@@ -95,7 +96,8 @@ class Publisher:
 
     def _connection(self) -> Connection:
         if settings.EMBEDDED:
-            return app.connection_for_write()
+            link: Connection = app.connection_for_write()
+            return link
         options = {
             "ca_certs": str(self._identity / "ca.pem"),
             "certfile": str(self._identity / "cert.pem"),
@@ -103,7 +105,7 @@ class Publisher:
             "cert_reqs": ssl.CERT_REQUIRED,
             "server_hostname": None,
         }
-        url = f"amqps://{QUEUE.stream.publisher}@rabbitmq:5671//"
+        url = f"amqps://{STREAM.publisher}@rabbitmq:5671//"
         return Connection(url, ssl=options, login_method="EXTERNAL", heartbeat=10)
 
     def _open(self, link: Connection) -> None:
@@ -111,8 +113,8 @@ class Publisher:
         self._tag = 0
         self._heard_at = self._ticked_at = time.monotonic()
         if settings.EMBEDDED:
-            exchange = Exchange(QUEUE.stream.exchange, type="topic")
-            Queue(QUEUE.name, exchange, QUEUE.stream.routing_key)(self._channel).declare()
+            exchange = Exchange(STREAM.exchange, type="topic")
+            Queue(QUEUE.name, exchange, STREAM.routing_key)(self._channel).declare()
             return
         self._channel.confirm_select()
         self._channel.events["basic_ack"].add(self._on_ack)
@@ -131,7 +133,7 @@ class Publisher:
         message = self._channel.prepare_message(
             body, content_type="application/json", properties={"delivery_mode": 2}
         )
-        where = {"exchange": QUEUE.stream.exchange, "routing_key": QUEUE.stream.routing_key}
+        where = {"exchange": STREAM.exchange, "routing_key": STREAM.routing_key}
         self._channel.basic_publish(message, **where, mandatory=True)
         if settings.EMBEDDED:
             self.confirmed += 1
@@ -140,15 +142,16 @@ class Publisher:
         self._waiting.append((self._tag, body))
 
     def _read(self, seconds: float) -> None:
-        if settings.EMBEDDED:
+        link = self._link
+        if settings.EMBEDDED or link is None:
             return
         now = time.monotonic()
         if now - self._ticked_at >= 1:
             self._ticked_at = now
-            self._link.heartbeat_check()
+            link.heartbeat_check()
         try:
             while self._waiting:
-                self._link.drain_events(timeout=seconds or INSTANT)
+                link.drain_events(timeout=seconds or INSTANT)
                 seconds = 0
         except TimeoutError:
             if self._waiting and now - self._heard_at > PATIENCE:

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from itertools import count
+from typing import Any
 
 STALE = timedelta(hours=2)
 """How old the events of the fault ``stale`` are."""
@@ -120,7 +121,7 @@ class Faults:
         Raises:
             ValueError: a fault is unknown, or its number is none or out of range.
         """
-        values: dict[str, float] = {}
+        values: dict[str, Any] = {}
         for part in filter(None, text.split(",")):
             name, _, number = part.partition("=")
             if name not in cls.__dataclass_fields__:
@@ -141,6 +142,15 @@ class Message:
 
     kind: str
     body: bytes
+
+
+@dataclass(frozen=True, order=True)
+class _Turn:
+    """What is to happen when; of the same moment, what was put there first."""
+
+    at: float
+    order: int
+    thing: Doing | tuple[Robot, Activity] = field(compare=False)
 
 
 class Play:
@@ -166,18 +176,19 @@ class Play:
         self._numbers = count(self._random.randrange(10**6) * 10**6)
         self._order = count()
         self._cycles: Counter[tuple[Robot, str]] = Counter()
-        self._due: list[tuple[float, int, object]] = []
+        self._due: list[_Turn] = []
         for activity in what:
             for robot in cast:
                 self._push(self._random.uniform(0, 60 / pace), (robot, activity))
 
     def due(self) -> float:
         """Return when the next thing happens, in seconds from the start of the play."""
-        return self._due[0][0]
+        return self._due[0].at
 
     def next(self, now: datetime) -> list[Message]:
         """Return the messages of what is due first; a turn may have none."""
-        at, _, thing = heapq.heappop(self._due)
+        turn = heapq.heappop(self._due)
+        at, thing = turn.at, turn.thing
         if isinstance(thing, Doing):
             return self._told(thing, now)
         robot, activity = thing
@@ -194,8 +205,8 @@ class Play:
                 told += self._told(doing, now)
         return told
 
-    def _push(self, at: float, thing: object) -> None:
-        heapq.heappush(self._due, (at, next(self._order), thing))
+    def _push(self, at: float, thing: Doing | tuple[Robot, Activity]) -> None:
+        heapq.heappush(self._due, _Turn(at, next(self._order), thing))
 
     def _told(self, doing: Doing, now: datetime) -> list[Message]:
         if doing.robot.number <= self._faults.silent:

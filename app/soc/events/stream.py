@@ -13,7 +13,9 @@ import socket
 import threading
 import time
 from collections import deque
+from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 from celery import Celery, bootsteps
@@ -25,7 +27,7 @@ from kombu import Connection, Exchange, Queue
 from soc.events import dead, frames, shapes
 from soc.events.ingest import Ingest
 from soc.events.shapes import Malformed, WindowsEvent
-from soc.runtime.queues import BY_NAME
+from soc.runtime.queues import BY_NAME, STREAMS
 
 BATCH = 500
 PREFETCH = 2 * BATCH
@@ -58,6 +60,7 @@ HUNG = 30.0
 """Seconds without a turn of the loop after which it counts as hung."""
 
 QUEUE = BY_NAME["events"]
+STREAM = STREAMS[QUEUE.name]
 
 logger = logging.getLogger(__name__)
 
@@ -68,9 +71,11 @@ def pauses() -> itertools.chain[float]:
 
 
 class _Session:
-    """A channel with a consumer of one queue; what is delivered goes to ``deliver``."""
+    """A channel with a consumer of one queue; what it gets goes to ``deliver``."""
 
-    def __init__(self, link: Connection, name: str, deliver: Any) -> None:
+    def __init__(
+        self, link: Connection, name: str, deliver: Callable[["_Session", Any], None]
+    ) -> None:
         self.open = True
         self.channel = link.channel()
         self._name = name
@@ -80,7 +85,10 @@ class _Session:
         """Take messages, so many without an acknowledgement."""
         self.channel.basic_qos(0, prefetch, False)
         self.channel.basic_consume(
-            self._name, no_ack=False, callback=self._deliver, consumer_tag=self._name
+            self._name,
+            no_ack=False,
+            callback=partial(self._deliver, self),
+            consumer_tag=self._name,
         )
 
     def cancel(self) -> None:
@@ -227,9 +235,9 @@ class Intake(threading.Thread):
         self._writer.join(LONGEST_END)
 
     def _link(self) -> Connection:
-        if settings.EMBEDDED:
-            return self._app.connection_for_read()
-        return self._app.connection_for_read(transport=frames.Transport)
+        transport = {} if settings.EMBEDDED else {"transport": frames.Transport}
+        link: Connection = self._app.connection_for_read(**transport)
+        return link
 
     # --- One connection -------------------------------------------------------------------------
 
@@ -242,10 +250,10 @@ class Intake(threading.Thread):
             self._dead = _Session(link, QUEUE.dead_letter_name, self._take_dead)
             self._dead.consume(BATCH)
         self._wide = self._may_widen = False
-        self._events = _Session(link, QUEUE.name, self._take)
+        self._events = events = _Session(link, QUEUE.name, self._take)
         # The first one alone: if it is what this worker's predecessors died of, the others must
         # not be parked with it.
-        self._events.consume(1)
+        events.consume(1)
         logger.info("The stream's queue %s is consumed", QUEUE.name)
 
     def _forget(self) -> None:
@@ -266,7 +274,7 @@ class Intake(threading.Thread):
         for batch in list(self._batches.values()):
             if batch.is_full or not self._wide or now - batch.since >= FLUSH_AFTER:
                 self._hand_over(batch)
-        if self._may_widen and not self._wide:
+        if self._may_widen and not self._wide and self._events:
             self._wide = True
             self._events.cancel()
             self._events.consume(PREFETCH)
@@ -297,15 +305,15 @@ class Intake(threading.Thread):
             # Nothing is read: only the broker must hear that we live.
             link.connection.send_heartbeat()
 
-    def _take(self, message: Any) -> None:
+    def _take(self, session: _Session, message: Any) -> None:
         if not self._may_widen:
             count = (message.headers or {}).get("x-delivery-count", 0)
             self._may_widen = count < SUSPECT
         # Read here, because the writer waits for the database half of its time.
-        self._add(self._events, message, dead=False).events.append(shapes.attempt(message.body))
+        self._add(session, message, dead=False).events.append(shapes.attempt(message.body))
 
-    def _take_dead(self, message: Any) -> None:
-        self._add(self._dead, message, dead=True)
+    def _take_dead(self, session: _Session, message: Any) -> None:
+        self._add(session, message, dead=True)
 
     def _add(self, session: _Session, message: Any, *, dead: bool) -> _Batch:
         batch = self._batches.get(dead)
@@ -347,10 +355,9 @@ class Intake(threading.Thread):
 
 def _declare(link: Connection) -> None:
     """Make the queue of the file broker, which has no definitions."""
-    stream = QUEUE.stream
-    exchange = Exchange(stream.exchange, type="topic")
+    exchange = Exchange(STREAM.exchange, type="topic")
     with link.channel() as channel:
-        Queue(QUEUE.name, exchange, routing_key=stream.routing_key, channel=channel).declare()
+        Queue(QUEUE.name, exchange, routing_key=STREAM.routing_key, channel=channel).declare()
 
 
 class Stream(bootsteps.StartStopStep):

@@ -78,7 +78,7 @@ def run(text: str, *, dry: bool = False) -> Report:
         lines = list(_lines(text))
         done = bool(lines) and not dry and not any(line.action == "wrong" for line in lines)
         for line in lines if done else ():
-            if line.action in ("new", "changed"):
+            if line.server and line.action in ("new", "changed"):
                 # One by one: a change of its name closes its alerts.
                 line.server.save()
     return Report(lines, done)
@@ -90,8 +90,10 @@ def _lines(text: str) -> Iterator[Line]:
     except (ValueError, csv.Error) as error:
         yield Line(1, "", "wrong", str(error))
         return
-    named = {column: {str(one): one for one in model.objects.all()} for column, model in
-             _NAMED.items()}  # fmt: skip
+    named = {
+        column: {str(one): one for one in model._default_manager.all()}
+        for column, model in _NAMED.items()
+    }
     known = {str(server): server for server in DirectoryServer.objects.all()}
     seen: dict[str, int] = {}
     for number, row in rows[:MOST_LINES]:
@@ -199,7 +201,8 @@ def _value(column: str, value: Any, named: Mapping[str, Mapping[str, models.Mode
         return named[column][text]
     if column in ("port", "interval_minutes"):
         if not text:
-            return DirectoryServer._meta.get_field(column).default
+            field: Any = DirectoryServer._meta.get_field(column)
+            return field.get_default()
         if not text.isascii() or not text.isdecimal() or len(text) > 9:
             raise ValueError(f"{column}: {text!r} is not a number.")
         return int(text)

@@ -226,7 +226,7 @@ def usual(probes: Sequence[Times]) -> dict[Phase, float]:
     return {
         phase: median(spent)
         for phase in PHASES
-        if (spent := [times[phase] for times in probes if times[phase] is not None])
+        if (spent := [took for times in probes if (took := times[phase]) is not None])
     }
 
 

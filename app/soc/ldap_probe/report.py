@@ -6,6 +6,7 @@ from collections import Counter, defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from operator import itemgetter
 
 from django.db.models import Avg, Count, F, Max, Value
 from django.db.models.functions import Coalesce
@@ -115,14 +116,14 @@ def read(since: datetime, until: datetime) -> list[Line]:
     speeds = {row["server"]: row for row in timed.annotate(mean=Avg(_TOTAL), worst=Max(_TOTAL))}
     lines = []
     for server in DirectoryServer.objects.filter(enabled=True).order_by("site", "host", "port"):
-        counts, speed = outcomes[server.pk], speeds.get(server.pk, {})
+        counts, speed = outcomes[server.pk], speeds.get(server.pk)
         lines.append(
             Line(
                 server=server,
                 probes=sum(counts.values()),
                 answered=sum(counts[outcome] for outcome in ANSWERED),
-                mean=speed.get("mean"),
-                worst=speed.get("worst"),
+                mean=speed["mean"] if speed else None,
+                worst=speed["worst"] if speed else None,
                 errors=errors[server.pk],
             )
         )
@@ -143,11 +144,10 @@ def _facts(lines: Sequence[Line], bad: Sequence[Line]) -> dict[str, str]:
         f"{line.server} {line.percent:.1f} %" for line in missed[:5] if line.percent < 100
     ]:
         facts["Answered least"] = ", ".join(worst)
-    timed = sorted((line for line in lines if line.mean), key=lambda line: -line.mean)
+    timed = [(line.mean, str(line.server)) for line in lines if line.mean]
+    timed.sort(key=itemgetter(0), reverse=True)
     if timed:
-        facts["Slowest on average"] = ", ".join(
-            f"{line.server} {line.mean:.0f} ms" for line in timed[:5]
-        )
+        facts["Slowest on average"] = ", ".join(f"{name} {mean:.0f} ms" for mean, name in timed[:5])
     return facts
 
 

@@ -4,6 +4,7 @@ from collections.abc import Iterable, Mapping
 
 from soc.core.severity import Severity
 from soc.ldap_probe.models import TOTAL, Limit, Profile
+from soc.ldap_probe.probe import Phase
 
 STEPS = (
     ("alert", Severity.CRITICAL),
@@ -13,10 +14,12 @@ STEPS = (
 """The steps of a profile, the worst first, as the severities that they raise."""
 
 
-def judge(limits: Iterable[Limit], milliseconds: Mapping[str, float]) -> tuple[Severity, str]:
+def judge(limits: Iterable[Limit], milliseconds: Mapping[Phase, float]) -> tuple[Severity, str]:
     """Return how slow a probe was, and a sentence about the slowest phases by their limits."""
-    spent = {**milliseconds, TOTAL: sum(milliseconds.values())}
-    worst, said = Severity.OK, []
+    spent = {str(phase): took for phase, took in milliseconds.items()}
+    spent[TOTAL] = sum(milliseconds.values())
+    worst = Severity.OK
+    said: list[str] = []
     for limit in limits:
         if (measured := spent.get(limit.phase)) is None:
             continue

@@ -1,5 +1,7 @@
 """The pages of the directory servers: the list, one server, a site, and the import."""
 
+from typing import Any
+
 from django import forms
 from django.contrib import messages
 from django.contrib.auth.decorators import permission_required
@@ -121,13 +123,13 @@ class ImportForm(forms.Form):
     file = forms.FileField(required=False)
     text = forms.CharField(required=False, max_length=importing.MOST_BYTES, strip=False)
 
-    def clean(self) -> dict[str, object]:
+    def clean(self) -> dict[str, Any]:
         """Read the table from where it is.
 
         Raises:
             ValidationError: it is nowhere, too long, or not UTF-8.
         """
-        data = super().clean()
+        data = self.cleaned_data
         upload = data.get("file")
         if upload is None:
             if not data.get("text", "").strip():

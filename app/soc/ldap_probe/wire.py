@@ -9,8 +9,9 @@ import socket
 import ssl
 import time
 from collections.abc import Callable
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from typing import cast
 
 from soc.ldap_probe.diagnostics import Outcome, printable
 
@@ -88,7 +89,7 @@ def resolve(host: str, port: int, deadline: Deadline) -> list[Address]:
     Raises:
         Fault: there are none, or none in time.
     """
-    pending: Future = _resolver().submit(
+    pending = _resolver().submit(
         socket.getaddrinfo, host, port, type=socket.SOCK_STREAM, proto=socket.IPPROTO_TCP
     )
     try:
@@ -109,7 +110,8 @@ def resolve(host: str, port: int, deadline: Deadline) -> list[Address]:
             f"The name {printable(host)} does not resolve ({_reason(error)}): "
             "look at its spelling and at the DNS.",
         ) from None
-    return [Address(family, address) for family, _, _, _, address in found]
+    # Python without IPv6 would give (int, bytes); an IPv6 address has four parts.
+    return [Address(family, cast("tuple[str, int]", address)) for family, *_, address in found]
 
 
 _CONNECT_ERRORS = {
@@ -134,9 +136,9 @@ def connect(addresses: list[Address], deadline: Deadline) -> tuple[socket.socket
             return _connect_one(address, share), address
         except OSError as error:
             failures.append((_connect_error(error), f"{address}: {_reason(error)}"))
-    error = min((name for name, _ in failures), key=list(_CONNECT_ERRORS).index)
+    likeliest = min((name for name, _ in failures), key=list(_CONNECT_ERRORS).index)
     tried = "; ".join(text for _, text in failures)
-    raise Fault(Outcome.DOWN, error, f"No connection ({tried}): {_CONNECT_ERRORS[error]}.")
+    raise Fault(Outcome.DOWN, likeliest, f"No connection ({tried}): {_CONNECT_ERRORS[likeliest]}.")
 
 
 def _connect_one(address: Address, seconds: float) -> socket.socket:

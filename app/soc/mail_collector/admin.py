@@ -16,7 +16,7 @@ class SeenAdmin(ReadOnlyAdmin):
 
     def has_delete_permission(self, request: HttpRequest, *arguments: Any) -> bool:
         """Whoever may delete may: what is still seen comes back by itself."""
-        return ModelAdmin.has_delete_permission(self, request, *arguments)
+        return bool(ModelAdmin.has_delete_permission(self, request, *arguments))
 
 
 @admin.register(MailEvent)

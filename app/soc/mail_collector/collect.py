@@ -6,6 +6,7 @@ what is known is done here, a part at a time, each in a transaction of its own.
 
 from collections.abc import Callable, Iterable, Iterator
 from datetime import datetime, timedelta
+from functools import partial
 from itertools import groupby
 from operator import attrgetter
 from typing import Generic, TypeVar
@@ -81,7 +82,7 @@ def _take_part() -> tuple[int, int]:
 def _note_signs_of_life(events: Iterable[MailEvent], patience: timedelta) -> None:
     rows = _Rows(Watch, {watch.bot_id: watch for watch in Watch.objects.all()})
     for event in sorted(events, key=attrgetter("at")):
-        watch = rows.row(event.bot_id, lambda event=event: _new_watch(event))
+        watch = rows.row(event.bot_id, partial(_new_watch, event))
         if event.at - watch.heard_at >= patience:
             watch.since = event.at
         watch.heard_at = max(watch.heard_at, event.at)
@@ -99,9 +100,7 @@ def _note_mailboxes(events: Iterable[MailEvent], pattern: str) -> None:
     )
     rows = _Rows(Mailbox, {(one.bot_id, one.address): one for one in known})
     for event in told:
-        box = rows.row(
-            (event.bot_id, event.mailbox), lambda event=event: _new_mailbox(event, pattern)
-        )
+        box = rows.row((event.bot_id, event.mailbox), partial(_new_mailbox, event, pattern))
         if event.passed and (field := _PASSED_AT.get(Kind(event.kind))):
             setattr(box, field, _later(getattr(box, field), event.at))
     rows.save(*_PASSED_AT.values())
@@ -119,20 +118,28 @@ def _pair(events: Iterable[MailEvent]) -> list[Delivery]:
     known = Delivery.objects.filter(key__in=list(new))
     rows = _Rows(Delivery, {bytes(delivery.key): delivery for delivery in known})
     for key, leg in new.items():
-        delivery = rows.row(key, lambda leg=leg: Delivery(**_identity(leg)))
-        before = pairing.Leg(**_identity(leg), **_times(delivery))
-        for name, at in _times(before | leg).items():
-            setattr(delivery, name, at)
+        delivery = rows.row(key, partial(_new_delivery, leg))
+        after = leg | _leg(delivery)
+        delivery.sent_at, delivery.received_at = after.sent_at, after.received_at
+        delivery.fresh_at = after.fresh_at
     rows.save("sent_at", "received_at", "fresh_at")
     return list(rows.touched.values())
 
 
-def _identity(leg: pairing.Leg) -> dict[str, object]:
-    return {name: getattr(leg, name) for name in ("key", "wm_id", "sender", "recipient")}
+def _new_delivery(leg: pairing.Leg) -> Delivery:
+    return Delivery(key=leg.key, wm_id=leg.wm_id, sender=leg.sender, recipient=leg.recipient)
 
 
-def _times(known: pairing.Leg | Delivery) -> dict[str, datetime | None]:
-    return {name: getattr(known, name) for name in ("sent_at", "received_at", "fresh_at")}
+def _leg(known: Delivery) -> pairing.Leg:
+    return pairing.Leg(
+        bytes(known.key),
+        known.wm_id,
+        known.sender,
+        known.recipient,
+        sent_at=known.sent_at,
+        received_at=known.received_at,
+        fresh_at=known.fresh_at,
+    )
 
 
 def _note_routes(events: Iterable[MailEvent], deliveries: Iterable[Delivery]) -> None:
@@ -150,7 +157,8 @@ def _note_routes(events: Iterable[MailEvent], deliveries: Iterable[Delivery]) ->
             if not event.passed:
                 _fail(route, event)
                 continue
-            if route.failed_check == event.check_name and event.at > route.failed_at:
+            failed_at = route.failed_at or event.at
+            if route.failed_check == event.check_name and event.at > failed_at:
                 route.failed_check = route.problem = ""
             if event.kind == Kind.SEND:
                 route.sent_at = _later(route.sent_at, event.at)

@@ -56,7 +56,7 @@ def report(now: datetime) -> int:
     )
     if stream.at is None or stream.is_silent:
         return mails
-    seen = Seen.read(stream)
+    seen = Seen.read(stream, stream.at)
     limits = Limits(settings.bot_warning, settings.bot_critical)
     server_limits = Limits(settings.server_warning, settings.server_critical)
     _retire_places(seen, bots)
@@ -99,18 +99,23 @@ def _retire_places(seen: "Seen", bots: Sequence[Bot]) -> None:
 
 @dataclass(frozen=True)
 class Seen:
-    """The mailboxes of the enabled robots, when each robot was there, and the pairs of domains."""
+    """The mailboxes of the enabled robots, when each robot was there, and the pairs of domains.
+
+    ``at`` is the time that the stream has reached.
+    """
 
     stream: Flow
+    at: datetime
     watches: dict[int, Watch]
     mailboxes: Sequence[Mailbox]
     routes: Sequence[Route]
 
     @classmethod
-    def read(cls, stream: Flow) -> "Seen":
+    def read(cls, stream: Flow, at: datetime) -> "Seen":
         """Read all of it."""
         return cls(
             stream=stream,
+            at=at,
             watches={watch.bot_id: watch for watch in Watch.objects.filter(bot__enabled=True)},
             mailboxes=list(Mailbox.objects.filter(bot__enabled=True).select_related("bot")),
             routes=list(Route.objects.all()),
@@ -192,7 +197,7 @@ def _place(
         rule=rule,
         subject=name,
         severity=limits.severity(longest),
-        observed_at=seen.stream.at,
+        observed_at=seen.at,
         summary=f"{words[:1].upper()}{words[1:]}." if words else "",
         facts={"Mailboxes": ", ".join(dict.fromkeys(box.address for box in mailboxes))},
         link=reverse("mail-matrix"),
@@ -229,7 +234,7 @@ def _route(seen: Seen, route: Route, limits: Limits) -> Condition:
         rule=ROUTE,
         subject=str(route),
         severity=severity,
-        observed_at=seen.stream.at,
+        observed_at=seen.at,
         summary=words,
         facts={
             "Last sent": _moment(route.sent_at),

@@ -159,7 +159,7 @@ class Route(models.Model):
     @property
     def is_failing(self) -> bool:
         """Whether a check failed that has not passed since; a mail that arrives ends it as well."""
-        if not self.failed_check:
+        if not self.failed_check or self.failed_at is None:
             return False
         return self.verified_at is None or self.failed_at > self.verified_at
 

@@ -41,16 +41,17 @@ def legs(event: MailEvent) -> Iterator[Leg]:
     """Yield what an event tells of mails on their way; a check that failed tells nothing."""
     if not event.passed or not event.sender or not (event.wm_id or event.message_id):
         return
+    sent_at = received_at = fresh_at = None
     match event.kind:
         case MailEvent.Kind.SEND:
-            times = {"sent_at": event.at}
+            sent_at = event.at
         case MailEvent.Kind.RECEIVE:
-            times = {"received_at": event.at, "fresh_at": None if event.stale else event.at}
+            received_at, fresh_at = event.at, None if event.stale else event.at
         case _:
             return
     for recipient in event.recipients:
         key = key_of(event.wm_id, event.message_id, event.sender, recipient)
-        yield Leg(key, event.wm_id, event.sender, recipient, **times)
+        yield Leg(key, event.wm_id, event.sender, recipient, sent_at, received_at, fresh_at)
 
 
 def merged(found: Iterable[Leg]) -> dict[bytes, Leg]:

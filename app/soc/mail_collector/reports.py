@@ -4,6 +4,7 @@ import csv
 import io
 from collections.abc import Sequence
 from datetime import datetime, time, timedelta
+from typing import NamedTuple
 from zoneinfo import ZoneInfo
 
 from django.db import transaction
@@ -89,7 +90,7 @@ def _send(site: Site, report: SiteReport, since: datetime, until: datetime, now:
 def of(site: Site, since: datetime, until: datetime) -> Notice:
     """Return the report on a site's mail in a period; its severity is that of what is open."""
     rows = _checks(site, since, until)
-    failed = sum(row["failed"] for row in rows)
+    failed = sum(row.failed for row in rows)
     alerts = list(
         Alert.objects.filter(OPEN, rule__application=APPLICATION, site=site.name)
         .exclude(state__in=[Alert.State.PENDING, Alert.State.SUPPRESSED])
@@ -109,21 +110,33 @@ def of(site: Site, since: datetime, until: datetime) -> Notice:
     )
 
 
-def _checks(site: Site, since: datetime, until: datetime) -> list[dict[str, object]]:
+class Checked(NamedTuple):
+    """The checks of one kind that a robot made of one mailbox."""
+
+    host: str
+    mailbox: str
+    kind: str
+    passes: int
+    failed: int
+    last: datetime
+
+
+def _checks(site: Site, since: datetime, until: datetime) -> list[Checked]:
     events = MailEvent.objects.filter(bot__site=site, at__gte=since, at__lt=until)
-    counted = events.order_by("bot__host", "mailbox", "kind").values("bot__host", "mailbox", "kind")
-    return list(
-        counted.annotate(
+    names = ("bot__host", "mailbox", "kind")
+    counted = (
+        events.order_by(*names)
+        .values(*names)
+        .annotate(
             passes=Count("pk", filter=Q(passed=True)),
             failed=Count("pk", filter=Q(passed=False)),
             last=Max("at"),
         )
     )
+    return [Checked(*row) for row in counted.values_list(*names, "passes", "failed", "last")]
 
 
-def _facts(
-    site: Site, rows: Sequence[dict[str, object]], alerts: Sequence[Alert]
-) -> dict[str, str]:
+def _facts(site: Site, rows: Sequence[Checked], alerts: Sequence[Alert]) -> dict[str, str]:
     facts = {
         f"{Severity(alert.severity).label}: {alert.subject.name}"[:100]: alert.summary
         for alert in alerts[:MOST_NAMED]
@@ -131,7 +144,7 @@ def _facts(
     if len(alerts) > MOST_NAMED:
         facts["and"] = f"{len(alerts) - MOST_NAMED} more open alerts"
     facts["Checks"] = (
-        f"{sum(row['passes'] for row in rows)} passed, {sum(row['failed'] for row in rows)} failed"
+        f"{sum(row.passes for row in rows)} passed, {sum(row.failed for row in rows)} failed"
     )
     seen = BotSeen.objects.filter(kind=KIND, bot__site=site, bot__enabled=True)
     for one in seen.order_by("bot__host").select_related("bot")[:MOST_NAMED]:
@@ -146,7 +159,7 @@ def _facts(
 
 def _route(route: Route) -> str:
     verified = f"verified at {local(route.verified_at)}" if route.verified_at else "never verified"
-    if not route.is_failing:
+    if not route.is_failing or route.failed_at is None:
         return verified
     return f"failed at {local(route.failed_at)}: {route.problem or 'no reason given'}; {verified}"
 
@@ -156,12 +169,12 @@ def _in_zone(moment: datetime) -> str:
     return f"{moment:%Y-%m-%d %H:%M %Z}"
 
 
-def _table(rows: Sequence[dict[str, object]]) -> str:
+def _table(rows: Sequence[Checked]) -> str:
     """Return the checks as CSV (RFC 4180), which a spreadsheet takes for text, not formulas."""
     text = io.StringIO()
     writer = csv.writer(text)
     writer.writerow(COLUMNS)
     for row in rows:
-        names = (harmless(str(row[name])) for name in ("bot__host", "mailbox", "kind"))
-        writer.writerow([*names, row["passes"], row["failed"], local(row["last"])])
+        names = (harmless(name) for name in (row.host, row.mailbox, row.kind))
+        writer.writerow([*names, row.passes, row.failed, local(row.last)])
     return text.getvalue()

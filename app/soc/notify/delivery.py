@@ -11,6 +11,7 @@ import uuid
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from typing import Any
 
 from celery.exceptions import SoftTimeLimitExceeded
 from django.db import OperationalError, connection, transaction
@@ -136,7 +137,11 @@ def _claim() -> Claim:
 def _bundled(heads: Iterable[OutboundMail], row: Relay, now: datetime) -> list[OutboundMail]:
     """Return mails to send: a digest in place of the notices of a subscription that need one."""
     heads = list(heads)
-    owners = {mail.subscription_id for mail in heads if mail.state == State.QUEUED}
+    owners = [
+        mail.subscription_id
+        for mail in heads
+        if mail.subscription_id is not None and mail.state == State.QUEUED
+    ]
     digests: dict[int, OutboundMail | None] = {
         subscription.pk: _digest(subscription, row, now)
         for subscription in Subscription.objects.filter(pk__in=owners)
@@ -292,14 +297,8 @@ def _words(mail: OutboundMail, replies: Mapping[str, str]) -> str:
 
 def _mark_sent(mail: OutboundMail, code: int | None) -> None:
     refused = words_of(mail.refused)
-    _settle(
-        mail,
-        state=State.SENT,
-        next_try_at=None,
-        sent_at=timezone.now(),
-        smtp_code=code,
-        last_error=refused,
-    )
+    sent = {"state": State.SENT, "next_try_at": None, "sent_at": timezone.now()}
+    _settle(mail, {**sent, "smtp_code": code, "last_error": refused})
     if refused:
         logger.warning("Mail %s went out, but not to all: %s", mail.pk, refused)
 
@@ -308,14 +307,8 @@ def _fail(mail: OutboundMail, code: int | None) -> None:
     """Give a mail up that is refused for all; its fallback recipients, if any, get a copy."""
     words = _words(mail, mail.refused) or "It has no recipients."
     logger.error("Mail %s to %s was refused: %s", mail.pk, mail.recipients, words)
-    _settle(
-        mail,
-        also=lambda: _fall_back(mail, words),
-        state=State.FAILED,
-        next_try_at=None,
-        smtp_code=code,
-        last_error=words,
-    )
+    failed = {"state": State.FAILED, "next_try_at": None, "smtp_code": code, "last_error": words}
+    _settle(mail, failed, also=lambda: _fall_back(mail, words))
 
 
 def _fall_back(mail: OutboundMail, words: str) -> None:
@@ -374,7 +367,7 @@ def _put_back(mail: OutboundMail, due: datetime, *, alone: bool, **values: objec
     if mail.kind == Kind.DIGEST and not alone:
         _persist(mail, lambda: _dissolve(mail, due, values))
     else:
-        _settle(mail, **_waiting_again(due), alone=alone, **values)
+        _settle(mail, {**_waiting_again(due), "alone": alone, **values})
 
 
 def _waiting_again(due: datetime) -> dict[str, Case]:
@@ -402,10 +395,10 @@ def _mine(mail: OutboundMail) -> QuerySet[OutboundMail]:
 
 
 def _settle(
-    mail: OutboundMail, *, also: Callable[[], None] | None = None, **values: object
+    mail: OutboundMail, became: Mapping[str, object], also: Callable[[], None] | None = None
 ) -> None:
     """Record what became of a claimed mail, and what follows from it in the same transaction."""
-    values = {"delivered": mail.delivered, "refused": mail.refused, **values}
+    values: dict[str, Any] = {"delivered": mail.delivered, "refused": mail.refused, **became}
 
     def write() -> None:
         with transaction.atomic():

@@ -131,7 +131,8 @@ class EndpointAdmin(ModelAdmin):
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[Endpoint]:
         """Return endpoints without the certificates' bodies, which no page of theirs shows."""
-        return super().get_queryset(request).defer("certificate__pem")
+        endpoints: QuerySet[Endpoint] = super().get_queryset(request)
+        return endpoints.defer("certificate__pem")
 
     @display(description="Endpoint and issuer", ordering="host", header=True)
     def name(self, endpoint: Endpoint) -> list[str]:
@@ -151,34 +152,34 @@ class EndpointAdmin(ModelAdmin):
     @display(description="Expires", ordering="certificate__not_after")
     def expires(self, endpoint: Endpoint) -> str | None:
         """Return when the certificate expires."""
-        expires = endpoint.certificate and endpoint.certificate.not_after
-        return expires and _to_minute(expires)
+        expires = endpoint.certificate.not_after if endpoint.certificate else None
+        return _to_minute(expires) if expires else None
 
     @display(description="Last scan", ordering="scanned_at")
     def scanned(self, endpoint: Endpoint) -> str | None:
         """Return the time of the last scan."""
-        return endpoint.scanned_at and _to_minute(endpoint.scanned_at)
+        return _to_minute(endpoint.scanned_at) if endpoint.scanned_at else None
 
     @display(description="Issuer")
     def issuer(self, endpoint: Endpoint) -> str | None:
         """Return who issued the certificate."""
-        return endpoint.certificate and endpoint.certificate.issuer
+        return endpoint.certificate.issuer if endpoint.certificate else None
 
     @display(description="Names")
     def names(self, endpoint: Endpoint) -> str | None:
         """Return the names that the certificate is for."""
-        return endpoint.certificate and _listed(endpoint.certificate.san)
+        return _listed(endpoint.certificate.san) if endpoint.certificate else None
 
     @display(description="Key and signature")
     def key(self, endpoint: Endpoint) -> str | None:
         """Return the certificate's algorithms."""
         certificate = endpoint.certificate
-        return certificate and f"{certificate.key}, {certificate.signature}"
+        return f"{certificate.key}, {certificate.signature}" if certificate else None
 
     @display(description="SHA-256 fingerprint")
     def fingerprint(self, endpoint: Endpoint) -> str | None:
         """Return the certificate's fingerprint."""
-        return endpoint.certificate and endpoint.certificate.fingerprint
+        return endpoint.certificate.fingerprint if endpoint.certificate else None
 
     @action(description="Save and scan now", icon="radar", permissions=["change"])
     def scan_now(self, request: HttpRequest, endpoint: Endpoint) -> None:
@@ -223,7 +224,8 @@ class CertificateAdmin(ReadOnlyAdmin):
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[Certificate]:
         """Return certificates; a list needs no bodies."""
-        return super().get_queryset(request).defer("pem")
+        certificates: QuerySet[Certificate] = super().get_queryset(request)
+        return certificates.defer("pem")
 
     @display(description="Days left", ordering="not_after")
     def days_left(self, certificate: Certificate) -> int | None:
@@ -323,4 +325,5 @@ class RevocationListAdmin(ReadOnlyAdmin):
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[RevocationList]:
         """Return lists without their bodies, which nobody could read."""
-        return super().get_queryset(request).defer("body")
+        lists: QuerySet[RevocationList] = super().get_queryset(request)
+        return lists.defer("body")

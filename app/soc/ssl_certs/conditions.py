@@ -89,7 +89,8 @@ def _conditions(seen: Seen) -> Iterator[Condition]:
     yield _condition(seen, REACHABLE, Severity.OK, "It was reached.", {})
     status = Endpoint.Status(endpoint.status)
     severity = SEVERITIES[status]
-    facts = {} if severity == Severity.OK else _facts(status, seen.certificate)
+    certificate = seen.certificate
+    facts = _facts(status, certificate) if certificate and severity > Severity.OK else {}
     yield _condition(seen, CERTIFICATE, severity, endpoint.reason, facts)
     strength = Severity.WARNING if seen.weaknesses else Severity.OK
     summary = " ".join(seen.weaknesses) or "Nothing is weak."

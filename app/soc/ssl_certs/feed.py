@@ -5,7 +5,7 @@ from datetime import datetime, timedelta
 
 from icalendar import Alarm, Calendar, Event, Timezone
 
-from soc.ssl_certs.models import Endpoint
+from soc.ssl_certs.models import Certificate, Endpoint
 
 AHEAD = timedelta(days=365)
 MOST_EVENTS = 2000
@@ -31,23 +31,26 @@ def calendar(site: str, link: str, now: datetime) -> bytes:
         )
         .order_by("certificate__not_after", "certificate_id", "host", "port")
     )
-    together: dict[int, list[Endpoint]] = {}
+    together: dict[Certificate, list[Endpoint]] = {}
     for endpoint in endpoints:
-        together.setdefault(endpoint.certificate_id, []).append(endpoint)
+        if endpoint.certificate:
+            together.setdefault(endpoint.certificate, []).append(endpoint)
         if len(together) > MOST_EVENTS:
             break
     if not together:
         # RFC 5545, 3.6: a calendar has a component at least.
         made.add_component(Timezone.from_tzid("UTC"))
-    for sharing in list(together.values())[:MOST_EVENTS]:
-        made.add_component(_event(sharing, site, link, now))
-    return made.to_ical()
+    for certificate, sharing in list(together.items())[:MOST_EVENTS]:
+        made.add_component(_event(certificate, sharing, site, link, now))
+    written: bytes = made.to_ical()
+    return written
 
 
-def _event(sharing: Sequence[Endpoint], site: str, link: str, now: datetime) -> Event:
+def _event(
+    certificate: Certificate, sharing: Sequence[Endpoint], site: str, link: str, now: datetime
+) -> Event:
     """Return the event of a certificate that some endpoints share."""
     names = [str(endpoint) for endpoint in sharing]
-    certificate = sharing[0].certificate
     more = len(names) - SHOWN_ENDPOINTS
     event = Event()
     # The same certificate is the same event, however often the calendar is read.

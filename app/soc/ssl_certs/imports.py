@@ -5,7 +5,7 @@ import ipaddress
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
-from typing import Any
+from typing import Any, TypeVar
 
 from django.core.exceptions import ValidationError
 from django.db import transaction
@@ -144,7 +144,9 @@ def carry_out(plan: Plan, by: str) -> Search | None:
     """Register the new endpoints of a plan, and ask for a search of its ranges if it has some."""
     with transaction.atomic():
         Endpoint.objects.bulk_create(
-            [line.endpoint for line in plan.new], batch_size=500, ignore_conflicts=True
+            [line.endpoint for line in plan.new if line.endpoint],
+            batch_size=500,
+            ignore_conflicts=True,
         )
         targets = plan.targets
         if not targets:
@@ -273,6 +275,9 @@ def _cells(text: str) -> list[str]:
     ]
 
 
+_One = TypeVar("_One", Authority, Group)
+
+
 class _Named:
     """The authorities and groups by their names."""
 
@@ -282,17 +287,18 @@ class _Named:
 
     def authority(self, name: str) -> Authority:
         """Return an authority; raise ValueError if there is none of the name."""
-        return self._of(self._authorities, "authority", name)
+        return _named(self._authorities, "authority", name)
 
     def group(self, name: str) -> Group:
         """Return a group; raise ValueError if there is none of the name."""
-        return self._of(self._groups, "group", name)
+        return _named(self._groups, "group", name)
 
-    def _of(self, known: Mapping[str, Any], kind: str, name: str) -> Any:
-        if name not in known:
-            names = ", ".join(known) or "none"
-            raise ValueError(f"there is no {kind} {name[:80]!r}, there are: {names}")
-        return known[name]
+
+def _named(known: Mapping[str, _One], kind: str, name: str) -> _One:
+    if name not in known:
+        names = ", ".join(known) or "none"
+        raise ValueError(f"there is no {kind} {name[:80]!r}, there are: {names}")
+    return known[name]
 
 
 def _from_cells(values: dict[str, str], defaults: Defaults, named: _Named) -> Endpoint:

@@ -2,6 +2,7 @@
 
 import re
 from datetime import timedelta
+from typing import Any
 
 from django.core.exceptions import ValidationError
 from django.core.validators import MaxValueValidator, MinValueValidator
@@ -43,8 +44,8 @@ def validate_fingerprints(text: str) -> None:
     fingerprints(text)
 
 
-_DAYS = {"validators": [MaxValueValidator(3650)]}
-_SHARE = {"validators": [MinValueValidator(1), MaxValueValidator(100)]}
+_DAYS: Any = {"validators": [MaxValueValidator(3650)]}
+_SHARE: Any = {"validators": [MinValueValidator(1), MaxValueValidator(100)]}
 _OF_LIFETIME = "Percent of its lifetime; the lesser of both counts. 100: the days alone."
 
 

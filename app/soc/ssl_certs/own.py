@@ -71,7 +71,8 @@ def _expect_what_it_presents(host: str, port: int, authority: Authority) -> None
     The issuers that came with it vouch for it, or the system's if it came alone. An operator who
     rewrote the notes of an endpoint has taken it over.
     """
-    name, voucher = "", authority
+    name = ""
+    voucher: Authority | None = authority
     brought = settings.IDENTITY / f"{host}-{OWN_CERTIFICATE}"
     if brought.exists():
         name = next(iter(environment.public_hostnames(settings.SITE)), "")

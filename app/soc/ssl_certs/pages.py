@@ -166,7 +166,7 @@ class Listing:
 
     now: datetime
     filter: Filter
-    page: Page
+    page: Page[Endpoint]
     rows: Sequence[Row]
     counts: Mapping[str, int]
     picture: picture.Picture
@@ -278,7 +278,7 @@ class Link:
     @property
     def names(self) -> Sequence[str]:
         """The first of its names."""
-        return self.certificate.san[:SHOWN_NAMES]
+        return list(self.certificate.san[:SHOWN_NAMES])
 
     @property
     def more_names(self) -> int:

@@ -20,11 +20,11 @@ import socket
 import struct
 import threading
 import time
-from collections.abc import Awaitable, Callable, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Generator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import TypeVar
+from typing import TypeVar, cast
 
 from cryptography import x509
 from OpenSSL import SSL
@@ -140,7 +140,7 @@ class Presented:
 
 def collect_many(
     targets: Mapping[Key, Target], *, at_once: int = AT_ONCE
-) -> Iterator[tuple[Key, Presented | ProbeError]]:
+) -> Generator[tuple[Key, Presented | ProbeError]]:
     """Yield the result of each target as soon as it is there.
 
     A thread of its own waits for the peers, so that the caller can verify and store what has come
@@ -302,7 +302,8 @@ async def resolve(target: Target) -> list[Address]:
 
 def _look_up(host: str, port: int, flags: int = 0) -> list[Address]:
     found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=flags)
-    return [(family, address) for family, _, _, _, address in found]
+    # Python without IPv6 would give (int, bytes); an IPv6 address has four parts.
+    return [(family, cast("tuple[str, int]", address)) for family, *_, address in found]
 
 
 @functools.cache
@@ -563,7 +564,7 @@ class _Clear:
         )
 
     def local_address(self) -> str:
-        return self._sock.getsockname()[0]
+        return str(self._sock.getsockname()[0])
 
     async def _fill(self) -> None:
         received = await _receive(self._sock)

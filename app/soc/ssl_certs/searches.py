@@ -109,6 +109,6 @@ def addresses(text: str) -> Iterator[str] | None:
     if not hyphen:
         return None
     end = ipaddress.ip_address(last.strip())
-    if start.version != end.version or end < start:
+    if start.version != end.version or int(end) < int(start):
         raise ValueError("its end does not follow its start")
     return (str(start + n) for n in range(int(end) - int(start) + 1))

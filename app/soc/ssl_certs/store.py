@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import datetime, timedelta
 from functools import cached_property
+from typing import Any
 
 from celery.exceptions import SoftTimeLimitExceeded
 from cryptography import x509
@@ -54,32 +55,41 @@ _SCANNED = (
 
 
 @dataclass(frozen=True)
-class Finding:
-    """What one scan found of one endpoint: what it presented with the verdict, or an error."""
+class Failed:
+    """A scan that saw no certificate, or none that we could judge."""
 
     endpoint: Endpoint
     at: datetime
-    presented: Presented | None = None
-    verdict: chain.Verdict | None = None
-    error: ProbeError | None = None
+    error: ProbeError
 
     @property
     def outcome(self) -> str:
         """The result in a word, as observations have it."""
-        return (self.error.outcome if self.error else self.verdict.result).value
+        return self.error.outcome.value
+
+
+@dataclass(frozen=True)
+class Judged:
+    """A scan that saw a certificate chain, and the verdict on it."""
+
+    endpoint: Endpoint
+    at: datetime
+    presented: Presented
+    verdict: chain.Verdict
+
+    @property
+    def outcome(self) -> str:
+        """The result in a word, as observations have it."""
+        return self.verdict.result.value
 
     @cached_property
     def fingerprints(self) -> list[str]:
         """The fingerprints of the presented chain, the leaf first."""
-        if self.presented is None:
-            return []
         return [_fingerprint(cert) for cert in self.presented.chain[:MOST_OF_A_CHAIN]]
 
     @cached_property
     def weaknesses(self) -> tuple[str, ...]:
         """What is weak about the path, or about the server's certificate if there is no path."""
-        if self.presented is None or self.verdict is None:
-            return ()
         path = self.verdict.path or self.presented.chain[:1]
         public = bool(self.verdict.path) and self.endpoint.authority_id is None
         return tuple(strength.weaknesses(path, self.presented.tls_version, public=public))
@@ -87,13 +97,15 @@ class Finding:
     @property
     def remarks(self) -> str:
         """What an operator should know beside the verdict."""
-        if self.presented is None:
-            return ""
         refusal = self.presented.refusal
         doubt = f"It broke the handshake off ({refusal}), so the key is not proven."
         told = ((doubt,) if refusal else ()) + self.presented.problems + self.verdict.remarks
         told += self.weaknesses
         return " ".join(told)
+
+
+Finding = Judged | Failed
+"""What one scan found of one endpoint."""
 
 
 def _fingerprint(cert: x509.Certificate) -> str:
@@ -110,12 +122,12 @@ class Judge:
         """Return the finding of one scan that has just ended."""
         now = timezone.now()
         if isinstance(result, ProbeError):
-            return Finding(endpoint, now, error=result)
+            return Failed(endpoint, now, result)
         try:
             verdict = self.verify(endpoint, result, now)
         except chain.TrustError as error:
             reason = f"It was not verified, its trust store cannot be used ({error})."
-            return Finding(endpoint, now, error=ProbeError(Outcome.DEFECT, reason))
+            return Failed(endpoint, now, ProbeError(Outcome.DEFECT, reason))
         except _NOT_ITS_DOING:
             raise
         # One certificate that finds a defect of ours must not cost all the others their scan.
@@ -126,7 +138,7 @@ class Judge:
             other := chain.unexpected(result.chain[0], fingerprints=pinned, issuer=issuer)
         ):
             verdict = chain.with_unexpected(verdict, other)
-        return Finding(endpoint, now, result, verdict)
+        return Judged(endpoint, now, result, verdict)
 
     def verify(self, endpoint: Endpoint, presented: Presented, now: datetime) -> chain.Verdict:
         """Return the verdict on a presented chain by the endpoint's trust store."""
@@ -155,7 +167,12 @@ def store(found: Sequence[Finding]) -> int:
     """
     if not found:
         return 0
-    crls.want(finding.verdict.path for finding in found if _checks_lists(finding))
+    # Only what a trusted authority has signed makes us connect to an address that it names.
+    crls.want(
+        finding.verdict.path
+        for finding in found
+        if isinstance(finding, Judged) and finding.endpoint.check_lists and finding.verdict.path
+    )
     return conditions.report(_written(found))
 
 
@@ -169,21 +186,16 @@ def _written(found: Sequence[Finding]) -> list[conditions.Seen]:
         if len(found) > 1:
             return [seen for finding in found for seen in _written([finding])]
         finding = found[0]
-        if finding.error and finding.error.outcome is Outcome.DEFECT:
+        if isinstance(finding, Failed) and finding.error.outcome is Outcome.DEFECT:
             logger.exception("Nothing can be written down about %s", finding.endpoint)
             return []
         return _written([_defect(finding.endpoint, finding.at, "written down", error)])
 
 
-def _defect(endpoint: Endpoint, at: datetime, what: str, error: Exception) -> Finding:
+def _defect(endpoint: Endpoint, at: datetime, what: str, error: Exception) -> Failed:
     logger.error("What %s presented could not be %s", endpoint, what, exc_info=error)
     reason = f"What it presented could not be {what} ({error!r}): see the worker's log."
-    return Finding(endpoint, at, error=ProbeError(Outcome.DEFECT, reason))
-
-
-def _checks_lists(finding: Finding) -> bool:
-    # Only what a trusted authority has signed makes us connect to an address that it names.
-    return bool(finding.endpoint.check_lists and finding.verdict and finding.verdict.path)
+    return Failed(endpoint, at, ProbeError(Outcome.DEFECT, reason))
 
 
 @again_after_deadlock
@@ -203,22 +215,26 @@ def _write(found: Sequence[Finding]) -> list[conditions.Seen]:
         seen, observations, changed = [], [], []
         for finding in found:
             row = locked[finding.endpoint.pk]
-            before = certificates.by_key.get(row.certificate_id)
+            before = certificates.of(row)
             observation = _settle(row, finding, certificates)
             if observation:
                 observations.append(observation)
-            after = certificates.by_key.get(row.certificate_id)
-            if after is not before:
+            after = certificates.of(row)
+            if after and after is not before:
                 changed.append(_change(row, finding, before, after))
             # Its alerts were closed when it was disabled, and nothing would close new ones.
             if row.enabled:
-                seen.append(
-                    conditions.Seen(row, finding.at, finding.error, after, finding.weaknesses)
-                )
+                seen.append(_seen(row, finding, after))
         Observation.objects.bulk_create(observations)
         Change.objects.bulk_create(changed)
         _update([locked[finding.endpoint.pk] for finding in found])
     return seen
+
+
+def _seen(row: Endpoint, finding: Finding, certificate: Certificate | None) -> conditions.Seen:
+    if isinstance(finding, Failed):
+        return conditions.Seen(row, finding.at, finding.error, certificate)
+    return conditions.Seen(row, finding.at, None, certificate, finding.weaknesses)
 
 
 def _change(
@@ -230,13 +246,12 @@ def _change(
 
 def _update(rows: Sequence[Endpoint]) -> None:
     """Write what scans know of endpoints in one statement; the rows are locked, so they exist."""
-    target = (
-        {"unique_fields": ["id"]}
-        if connection.features.supports_update_conflicts_with_target
-        else {}
-    )
+    names_its_target = connection.features.supports_update_conflicts_with_target
     Endpoint.objects.bulk_create(
-        rows, update_conflicts=True, update_fields=list(_SCANNED), **target
+        rows,
+        update_conflicts=True,
+        update_fields=list(_SCANNED),
+        unique_fields=["id"] if names_its_target else None,
     )
 
 
@@ -255,12 +270,16 @@ class _Certificates:
     by_fingerprint: Mapping[str, Certificate]
     by_key: Mapping[int, Certificate]
 
+    def of(self, row: Endpoint) -> Certificate | None:
+        """Return the certificate that an endpoint presented last, if it ever did."""
+        return None if row.certificate_id is None else self.by_key.get(row.certificate_id)
+
 
 def _certificates(found: Iterable[Finding], locked: Mapping[int, Endpoint]) -> _Certificates:
     presented = {
         fingerprint: cert
         for finding in found
-        if finding.presented
+        if isinstance(finding, Judged)
         for fingerprint, cert in zip(finding.fingerprints, finding.presented.chain, strict=False)
     }
     before = {row.certificate_id for row in locked.values() if row.certificate_id}
@@ -285,7 +304,8 @@ def _described(cert: x509.Certificate) -> Certificate:
         del description[derived]
     for name in ("serial", "key", "signature"):
         # Nothing bounds a serial number or an object identifier but the certificate's own size.
-        description[name] = description[name][: Certificate._meta.get_field(name).max_length]
+        field: Any = Certificate._meta.get_field(name)
+        description[name] = description[name][: field.max_length]
     pem = cert.public_bytes(Encoding.PEM).decode()
     return Certificate(fingerprint=fingerprint, pem=pem, **description)
 
@@ -300,7 +320,7 @@ def _settle(row: Endpoint, finding: Finding, certificates: _Certificates) -> Obs
     row.scanned_at = finding.at
     row.outcome = finding.outcome
     wait = row.interval * random.uniform(1 - SPREAD, 1)  # noqa: S311
-    if finding.error:
+    if isinstance(finding, Failed):
         row.failures += 1
         if row.failures < FAILURES_BEFORE_UNREACHABLE:
             wait = min(RETRY, row.interval)
@@ -316,7 +336,7 @@ def _settle(row: Endpoint, finding: Finding, certificates: _Certificates) -> Obs
     return _observation(row, finding)
 
 
-def _take(row: Endpoint, finding: Finding, certificates: _Certificates) -> None:
+def _take(row: Endpoint, finding: Judged, certificates: _Certificates) -> None:
     """Take over what an endpoint presented."""
     presented = finding.presented
     row.failures = 0
@@ -333,13 +353,13 @@ def _take(row: Endpoint, finding: Finding, certificates: _Certificates) -> None:
     _become(row, status, reason, finding.at)
 
 
-def _position_of_fault(finding: Finding) -> int | None:
+def _position_of_fault(finding: Judged) -> int | None:
     """Return where the certificate at fault stands in what was presented, in whatever order.
 
     A fault above all that was presented is the last certificate's: what it needs is not there.
     """
-    verdict, presented = finding.verdict, finding.presented.chain if finding.presented else ()
-    if verdict is None or verdict.depth is None:
+    verdict, presented = finding.verdict, finding.presented.chain
+    if verdict.depth is None:
         return None
     if verdict.fault in presented:
         return presented.index(verdict.fault)
@@ -390,7 +410,7 @@ def _become(row: Endpoint, status: Status, reason: str, now: datetime) -> None:
 
 
 def _observation(row: Endpoint, finding: Finding) -> Observation:
-    if finding.error:
+    if isinstance(finding, Failed):
         return Observation(
             endpoint=row,
             at=finding.at,

@@ -1,6 +1,6 @@
 """The last 30 days of endpoints as pictures."""
 
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -61,12 +61,12 @@ class Strip:
     @property
     def in_words(self) -> str:
         """The strip as a sentence, the longest status first."""
-        hours: Counter[Status] = Counter()
+        hours: defaultdict[Status, float] = defaultdict(float)
         for segment in self.segments:
             hours[segment.status] += segment.width
         told = [
             f"{status.label.lower()} for {in_words(timedelta(hours=length))}"
-            for status, length in hours.most_common()
+            for status, length in sorted(hours.items(), key=lambda item: item[1], reverse=True)
         ]
         return "; ".join(told) or "not scanned yet"
 

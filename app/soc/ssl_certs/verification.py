@@ -69,7 +69,7 @@ def _found(
 def _told(
     endpoint: Endpoint, before: Certificate | None, finding: store.Finding
 ) -> dict[str, object]:
-    if finding.error:
+    if isinstance(finding, store.Failed):
         return {"error": finding.error.detail}
     description = chain.describe(finding.presented.chain[0])
     valid = finding.verdict.result == chain.Validity.VALID

@@ -95,7 +95,8 @@ def describe(cert: x509.Certificate) -> Description:
     problems += (f"extensions: {_escape(problem)}" for problem in extensions.problems)
     san = _san_texts(extensions)
     subject = attempt("subject", lambda: cert.subject.rfc4514_string(), "")
-    common_names = attempt("common name", lambda: _common_names(cert), ())
+    no_names: tuple[str, ...] = ()
+    common_names = attempt("common name", lambda: _common_names(cert), no_names)
     if any("\0" in text for text in (*common_names, *san)):
         problems.append("a name holds a NUL character, a way to fool careless clients")
     if twice := len(san) - len({text.lower() for text in san}):

@@ -59,7 +59,7 @@ class Lists(Mapping[str, x509.CertificateRevocationList]):
 @functools.lru_cache(maxsize=8)
 def _parsed(url: str, fetched_at: datetime) -> x509.CertificateRevocationList:
     body = RevocationList.objects.values_list("body", flat=True).get(url=url)
-    return x509.load_der_x509_crl(bytes(body))
+    return x509.load_der_x509_crl(bytes(body or b""))
 
 
 def want(paths: Iterable[Sequence[x509.Certificate]]) -> None:

@@ -11,6 +11,7 @@ import datetime as dt
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
+from typing import Any
 
 from cryptography import x509
 from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
@@ -209,7 +210,9 @@ def _check_list(
         raise _NoEvidence("the CRL is of another issuer than the certificate")
     _check_times("CRL", crl.last_update_utc, crl.next_update_utc, at)
     try:
-        signed = crl.is_signature_valid(issuer.public_key())
+        # Of a key that signs nothing the library says so by a TypeError.
+        key: Any = issuer.public_key()
+        signed = crl.is_signature_valid(key)
     except (ValueError, TypeError, UnsupportedAlgorithm):
         signed = False
     # The library refuses what TLS clients take, SHA-1 above all: OpenSSL has the last word.

@@ -6,6 +6,7 @@ import json
 import time
 from collections import Counter
 from collections.abc import Iterator
+from functools import partial
 from typing import Any
 
 import pytest
@@ -19,6 +20,11 @@ from soc.runtime.celery import app
 from winlogbeat import body, of_6
 
 GOOD = body(of_6())
+
+
+def taking(made: stream.Intake) -> Any:
+    """Return what the session of events does with a delivery."""
+    return partial(made._take, made._events)
 
 
 class Channel:
@@ -123,7 +129,7 @@ def turn_until(made: stream.Intake, link: Link, what: str, done: Any) -> None:
 
 
 def widen(made: stream.Intake, link: Link) -> None:
-    link.coming = [(made._take, Message(1))]
+    link.coming = [(taking(made), Message(1))]
     turn_until(made, link, "a wide window", lambda: made._wide)
 
 
@@ -138,7 +144,7 @@ def test_the_first_message_is_taken_alone_then_many_at_a_time(
     assert told(link, "basic_qos") == [(0, 1, False)]
     widen(made, link)
     assert told(link, "basic_qos") == [(0, 1, False), (0, stream.PREFETCH, False)]
-    link.coming = [(made._take, Message(tag)) for tag in range(2, 702)]
+    link.coming = [(taking(made), Message(tag)) for tag in range(2, 702)]
     turn_until(made, link, "all acknowledged", lambda: (701,) in told(link, "basic_ack"))
     assert [len(batch) for batch in stored] == [1, 500, 200]
     assert told(link, "basic_ack") == [(1,), (501,), (701,)]
@@ -150,11 +156,11 @@ def test_a_suspect_is_taken_alone_until_a_message_comes_that_is_none(
     made, link = intake
     suspects = [Message(tag, headers={"x-delivery-count": stream.SUSPECT}) for tag in (1, 2)]
     for suspect in suspects:
-        link.coming = [(made._take, suspect)]
+        link.coming = [(taking(made), suspect)]
         tag = (suspect.delivery_tag,)
         turn_until(made, link, "it to be stored", lambda t=tag: t in told(link, "basic_ack"))
         assert not made._wide
-    link.coming = [(made._take, Message(3, headers={"x-delivery-count": 1}))]
+    link.coming = [(taking(made), Message(3, headers={"x-delivery-count": 1}))]
     turn_until(made, link, "a wide window", lambda: made._wide)
     assert [len(batch) for batch in stored][:2] == [1, 1]
 
@@ -178,7 +184,9 @@ def test_each_delivery_is_settled_once_wherever_the_malformed_ones_stand(
     widen(made, link)
     kept: list[dead.Dead] = []
     monkeypatch.setattr(dead, "keep", kept.extend)
-    link.coming = [(made._take, Message(tag, text)) for tag, text in enumerate(texts, 2)]
+    link.coming = [
+        (taking(made), Message(tag, text)) for tag, text in enumerate(texts, 2)
+    ]
     channel = link.channels[1]
     turn_until(made, link, "all settled", lambda: not link.coming and not channel.waiting)
     assert channel.settles == dict.fromkeys(range(1, len(texts) + 2), 1)
@@ -200,7 +208,7 @@ def test_a_dead_letter_is_stored_before_its_message_is_acknowledged(
 
     monkeypatch.setattr(dead, "keep", keep)
     monkeypatch.setattr(stream, "PAUSES", (0.0,))
-    link.coming = [(made._take, Message(2, b"!"))]
+    link.coming = [(taking(made), Message(2, b"!"))]
     turn_until(made, link, "it to be settled", lambda: (2,) in told(link, "basic_ack"))
     assert tries == [1, 1, 1]
 
@@ -223,7 +231,7 @@ def test_messages_are_held_while_the_database_is_away_and_heartbeats_go_on(
     monkeypatch.setattr(Ingest, "take", take)
     monkeypatch.setattr(stream, "PAUSES", (0.5,))
     monkeypatch.setattr(stream, "TICK", 0.1)
-    link.coming = [(made._take, Message(2))]
+    link.coming = [(taking(made), Message(2))]
     before = link.ticks
     turn_until(made, link, "it to be stored", lambda: (2,) in told(link, "basic_ack"))
     assert tries == [1, 1, 1, 1]
@@ -238,7 +246,7 @@ def test_nothing_more_is_read_while_too_much_is_held(
     monkeypatch.setattr(stream, "MOST_HELD", 1000)
     made._held = 5000
     link.connection = Channel()
-    link.coming = [(made._take, Message(2))]
+    link.coming = [(taking(made), Message(2))]
     made._ticked_at = 0.0
     made._turn(link)
     assert len(link.coming) == 1
@@ -251,7 +259,7 @@ def test_a_large_batch_is_written_before_it_is_full(
     made, link = intake
     widen(made, link)
     large = GOOD + b" " * (stream.MOST_BYTES // 2)
-    link.coming = [(made._take, Message(tag, large)) for tag in range(2, 8)]
+    link.coming = [(taking(made), Message(tag, large)) for tag in range(2, 8)]
     turn_until(made, link, "all settled", lambda: (7,) in told(link, "basic_ack"))
     assert [len(batch) for batch in stored] == [1, 2, 2, 2]
 
@@ -261,13 +269,13 @@ def test_what_a_lost_connection_has_brought_is_not_acknowledged_on_the_next(
 ) -> None:
     made, link = intake
     widen(made, link)
-    link.coming = [(made._take, Message(tag)) for tag in range(2, 10)]
+    link.coming = [(taking(made), Message(tag)) for tag in range(2, 10)]
     made._drain(link)
     made._forget()
     assert not made.is_consuming
     other = Link()
     made._begin(other)
-    other.coming = [(made._take, Message(1))]
+    other.coming = [(taking(made), Message(1))]
     turn_until(made, other, "the first stored", lambda: (1,) in told(other, "basic_ack"))
     assert told(link, "basic_ack") in ([], [(1,)])
 
@@ -277,7 +285,7 @@ def test_a_worker_that_is_told_to_stop_writes_what_it_holds(
 ) -> None:
     made, link = intake
     widen(made, link)
-    link.coming = [(made._take, Message(tag)) for tag in range(2, 52)]
+    link.coming = [(taking(made), Message(tag)) for tag in range(2, 52)]
     made._drain(link)
     made._finish(link)
     assert sum(map(len, stored)) == 51

@@ -15,7 +15,7 @@ from django.utils import timezone
 from soc.common.times import local
 from soc.events import dead, simulation
 from soc.events.models import DeadLetter
-from soc.events.publisher import QUEUE, Publisher
+from soc.events.publisher import STREAM, Publisher
 
 NOBODY = "command line"
 PROGRESS = 1.0
@@ -155,7 +155,7 @@ class Command(BaseCommand):
 
 def _declare_simulate(parser: ArgumentParser) -> None:
     known = ", ".join(activity.kind for activity in simulation.activities())
-    logstash = settings.IDENTITY.parent / QUEUE.stream.publisher
+    logstash = settings.IDENTITY.parent / STREAM.publisher
     parser.add_argument("--bots", type=int, default=14, help="how many robots")
     parser.add_argument("--sites", type=int, default=3, help="at how many places")
     parser.add_argument(
@@ -173,7 +173,7 @@ def _declare_simulate(parser: ArgumentParser) -> None:
     parser.add_argument("--seed", type=int, default=int(time.time()), help="for the same again")
     parser.add_argument(
         "--identity", type=Path, default=logstash,
-        help=f"the folder with the certificate of {QUEUE.stream.publisher}",
+        help=f"the folder with the certificate of {STREAM.publisher}",
     )  # fmt: skip
 
 
