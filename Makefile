@@ -6,7 +6,7 @@ BENCH ?= tasks
 PYTHON ?= python3
 
 .DEFAULT_GOAL := help
-.PHONY: help up down logs status site passwords certs rotate backup restore mail unit test drill lint baselines lock bench audit sbom
+.PHONY: help up down logs status site passwords certs rotate backup restore mail unit test drill lint words lock bench audit sbom
 
 ##@ Run (SITE=name picks a site; else the one started last, or local)
 help: ## This help
@@ -61,8 +61,7 @@ lint: $(VENV)/ready ## Check style, types, shell scripts, templates, CSS and Jav
 	@[ ! -x $(BIOME) ] || $(BIOME) lint --config-path=tests/lint --error-on-warnings app tests/stack/oidc/provider.mjs
 	@PYTHONPATH=app $(VENV)/bin/python tests/typecheck.py
 
-baselines: $(VENV)/ready ## Take what was repaired out of the baselines: type errors, retired words
-	@PYTHONPATH=app $(VENV)/bin/python tests/typecheck.py sync
+words: $(VENV)/ready ## Take what was repaired out of the list of retired words
 	@PYTHONPATH=app:tests $(VENV)/bin/python tests/unit/test_words.py
 
 audit: $(VENV)/ready ## Look for insecure code, and for known holes in what the locks name

@@ -184,9 +184,7 @@ def test_each_delivery_is_settled_once_wherever_the_malformed_ones_stand(
     widen(made, link)
     kept: list[dead.Dead] = []
     monkeypatch.setattr(dead, "keep", kept.extend)
-    link.coming = [
-        (taking(made), Message(tag, text)) for tag, text in enumerate(texts, 2)
-    ]
+    link.coming = [(taking(made), Message(tag, text)) for tag, text in enumerate(texts, 2)]
     channel = link.channels[1]
     turn_until(made, link, "all settled", lambda: not link.coming and not channel.waiting)
     assert channel.settles == dict.fromkeys(range(1, len(texts) + 2), 1)
