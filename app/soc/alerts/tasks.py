@@ -1,9 +1,8 @@
 """The tasks of the alerts; they run in the shared worker."""
 
-from django.db import transaction
 from django.utils import timezone
 
-from soc.alerts import engine, own, rounds, summary
+from soc.alerts import engine, own, rounds
 from soc.notify import reports
 from soc.notify.tasks import wake
 from soc.runtime.celery import app
@@ -21,8 +20,5 @@ def make_rounds() -> None:
 @app.task
 def send_reports() -> None:
     """Write the reports that subscriptions are due; each is claimed with its mail or not at all."""
-    now = timezone.now()
-    with transaction.atomic():
-        mails = sum(summary.send(subscription, now) for subscription in reports.due(now))
-    if mails:
+    if reports.send_due(timezone.now()):
         wake()

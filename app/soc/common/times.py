@@ -1,17 +1,40 @@
 """Moments as people read them, and the rules of time zones behind them."""
 
 import zoneinfo
-from datetime import datetime
+from datetime import datetime, time
 from importlib.resources import files
 from importlib.resources.abc import Traversable
 from pathlib import Path
 
+from django.core.exceptions import ValidationError
 from django.utils import timezone
 
 
 def local(moment: datetime) -> str:
     """Return a moment in the site's time zone, with the zone's name."""
     return f"{timezone.localtime(moment):%Y-%m-%d %H:%M:%S %Z}"
+
+
+def times_of_day(value: str) -> list[time]:
+    """Return the times of day of a comma separated list, such as "07:45, 15:45".
+
+    Raises:
+        ValueError: one is no time.
+    """
+    parts = filter(None, (part.strip() for part in value.split(",")))
+    return [datetime.strptime(part, "%H:%M").time() for part in parts]
+
+
+def validate_times(value: str) -> None:
+    """Check a list of times of day.
+
+    Raises:
+        ValidationError: one is no time.
+    """
+    try:
+        times_of_day(value)
+    except ValueError as error:
+        raise ValidationError(f"Not times of day such as 07:45, 15:45: {error}") from error
 
 
 def zone_rules(name: str) -> str:

@@ -1,17 +1,15 @@
-"""The report of a day or a week: how often each server answered, and how fast."""
+"""The report of a period: how often each server answered, and how fast."""
 
-import csv
-import io
 from collections import Counter, defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import datetime
 from operator import itemgetter
 
 from django.db.models import Avg, Count, F, Max, Value
 from django.db.models.functions import Coalesce
-from django.utils import timezone
 
+from soc.common.tables import as_csv
 from soc.common.times import local
 from soc.core.links import absolute
 from soc.core.severity import Severity
@@ -19,14 +17,10 @@ from soc.ldap_probe.conditions import APPLICATION
 from soc.ldap_probe.diagnostics import ANSWERED
 from soc.ldap_probe.models import DirectoryServer, ProbeResult, State
 from soc.ldap_probe.probe import Phase
-from soc.notify import reports
-from soc.notify.digest import harmless
 from soc.notify.models import Subscription
+from soc.notify.reports import Period, Section
 from soc.notify.templates import Notice
-from soc.provision.environment import split
 
-MONDAY = 0
-DAYS = {Subscription.Report.DAILY: 1, Subscription.Report.WEEKLY: 7}
 MOST_NAMED = 20
 COLUMNS = (
     *("site", "server", "state", "since", "probes", "answered_percent", "mean_ms", "worst_ms"),
@@ -57,27 +51,10 @@ class Line:
         return 100 * self.answered / self.probes if self.probes else 0.0
 
 
-def send() -> int:
-    """Write the reports that are due today; return how many mails that makes.
-
-    Each subscription with a report that is about this application gets one: daily, or on Monday.
-    """
-    until = timezone.localtime().replace(hour=0, minute=0, second=0, microsecond=0)
-    wanted = Subscription.objects.filter(enabled=True, report__in=DAYS)
-    return sum(
-        _send(subscription, until)
-        for subscription in wanted
-        if APPLICATION in (split(subscription.applications) or [APPLICATION])
-        and (subscription.report == Subscription.Report.DAILY or until.weekday() == MONDAY)
-    )
-
-
-def _send(subscription: Subscription, until: datetime) -> int:
-    since = until - timedelta(days=DAYS[Subscription.Report(subscription.report)])
-    notice = of_period(since, until)
-    if notice is None:
-        return 0
-    return reports.enqueue(subscription, notice, f"{APPLICATION}:{until:%Y-%m-%d}")
+def sections(subscription: Subscription, period: Period) -> Iterator[Section]:
+    """Yield the report on a period, if the subscription is about directory servers."""
+    if subscription.is_about(APPLICATION) and (notice := of_period(period.since, period.until)):
+        yield Section(APPLICATION, notice)
 
 
 def of_period(since: datetime, until: datetime) -> Notice | None:
@@ -89,7 +66,7 @@ def of_period(since: datetime, until: datetime) -> Notice | None:
     probes = sum(line.probes for line in lines)
     answered = sum(line.answered for line in lines)
     return Notice(
-        title=f"Directory servers: {len(lines)} watched, {len(bad)} in trouble now",
+        title=f"Directory servers: {len(lines)} watched, {len(bad)} failing now",
         severity=Severity.WARNING if bad else Severity.INFO,
         summary=(
             f"From {local(since)} to {local(until)} they answered "
@@ -138,7 +115,7 @@ def _facts(lines: Sequence[Line], bad: Sequence[Line]) -> dict[str, str]:
         for line in bad[:MOST_NAMED]
     }
     if len(bad) > MOST_NAMED:
-        facts["and"] = f"{len(bad) - MOST_NAMED} more in trouble"
+        facts["and"] = f"{len(bad) - MOST_NAMED} more failing"
     missed = sorted((line for line in lines if line.probes), key=lambda line: line.percent)
     if worst := [
         f"{line.server} {line.percent:.1f} %" for line in missed[:5] if line.percent < 100
@@ -152,26 +129,22 @@ def _facts(lines: Sequence[Line], bad: Sequence[Line]) -> dict[str, str]:
 
 
 def _table(lines: Sequence[Line]) -> str:
-    """Return the servers as CSV (RFC 4180), which a spreadsheet takes for text, not formulas."""
-    text = io.StringIO()
-    writer = csv.writer(text)
-    writer.writerow(COLUMNS)
-    for line in lines:
-        server = line.server
-        errors = ", ".join(f"{name} {count}" for name, count in line.errors.most_common())
-        writer.writerow(
-            [
-                harmless(server.site),
-                harmless(str(server)),
-                server.state,
-                local(server.state_since),
+    return as_csv(
+        COLUMNS,
+        (
+            (
+                line.server.site,
+                str(line.server),
+                line.server.state,
+                local(line.server.state_since),
                 line.probes,
                 f"{line.percent:.2f}",
                 "" if line.mean is None else f"{line.mean:.1f}",
                 "" if line.worst is None else f"{line.worst:.1f}",
-                "" if server.lag is None else server.lag,
-                harmless(errors),
-                harmless(server.detail),
-            ]
-        )
-    return text.getvalue()
+                line.server.lag,
+                ", ".join(f"{name} {count}" for name, count in line.errors.most_common()),
+                line.server.detail,
+            )
+            for line in lines
+        ),
+    )

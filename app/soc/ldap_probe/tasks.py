@@ -1,6 +1,6 @@
 """The tasks of the ldap_probe queue."""
 
-from soc.ldap_probe import report, rounds
+from soc.ldap_probe import rounds
 from soc.notify.tasks import wake
 from soc.runtime.celery import app
 
@@ -16,12 +16,3 @@ def probe_due() -> int:
     if mails:
         wake()
     return count
-
-
-@app.task
-def send_reports() -> int:
-    """Write the report of yesterday, or of last week, to whoever wants one."""
-    mails = report.send()
-    if mails:
-        wake()
-    return mails

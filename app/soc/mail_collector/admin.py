@@ -85,7 +85,7 @@ class RouteAdmin(SeenAdmin):
 
 @admin.register(MailSettings)
 class MailSettingsAdmin(ModelAdmin):
-    """From which values on mail is in trouble, and when it is reported."""
+    """From which values on mail has a problem."""
 
     list_display = ("__str__", "bot_warning", "server_warning", "route_unverified")
     fieldsets = (
@@ -95,7 +95,6 @@ class MailSettingsAdmin(ModelAdmin):
             {"fields": (("server_warning", "server_critical"), "mailbox_pattern")},
         ),
         ("Pairs of domains", {"fields": ("route_unverified",)}),
-        ("Reports", {"fields": ("report_times",)}),
     )
 
     def has_add_permission(self, request: HttpRequest, *_: Any) -> bool:

@@ -1,6 +1,6 @@
 """What robots tell of their mail: checks, mailboxes, mails on their way, pairs of domains."""
 
-from datetime import datetime, time, timedelta
+from datetime import datetime, timedelta
 from typing import Any, Self
 
 from django.core.exceptions import ValidationError
@@ -8,10 +8,10 @@ from django.core.validators import MinValueValidator
 from django.db import models
 from django.utils import timezone
 
+from soc.common.times import validate_times  # noqa: F401 # for a landed migration only
 from soc.core.models import Retention
-from soc.events.models import Bot, Derived, DigestField, Site
+from soc.events.models import Bot, Derived, DigestField
 from soc.mail_collector import mailboxes, messages
-from soc.provision.environment import split
 
 LONGEST_DOMAIN = 253
 SECOND = timedelta(seconds=1)
@@ -164,29 +164,6 @@ class Route(models.Model):
         return self.verified_at is None or self.failed_at > self.verified_at
 
 
-def validate_times(value: str) -> None:
-    """Check a list of times of day, comma separated.
-
-    Raises:
-        ValidationError: there is none, or one is no time.
-    """
-    try:
-        times = times_of_day(value)
-    except ValueError as error:
-        raise ValidationError(f"Not a time of day such as 07:45: {error}") from error
-    if not times:
-        raise ValidationError("At least one time of day is needed.")
-
-
-def times_of_day(value: str) -> list[time]:
-    """Return the times of day of a comma separated list, the earliest first.
-
-    Raises:
-        ValueError: one is no time.
-    """
-    return sorted({datetime.strptime(part, "%H:%M").time() for part in split(value)})
-
-
 def _limit(hours: int, words: str) -> models.DurationField:
     return models.DurationField(
         default=timedelta(hours=hours),
@@ -196,7 +173,7 @@ def _limit(hours: int, words: str) -> models.DurationField:
 
 
 class MailSettings(models.Model):
-    """From which values on mail is in trouble, and when it is reported; there is one row."""
+    """From which values on mail has a problem; there is one row."""
 
     bot_warning = _limit(2, "A robot that was silent for so long is a warning")
     bot_critical = _limit(6, "…and critical after this")
@@ -211,12 +188,6 @@ class MailSettings(models.Model):
         validators=[mailboxes.validate],
         help_text="How a mailbox's name tells its server and its database: plain text with "
         "{server}, {database}, {name} and {domain}.",
-    )
-    report_times = models.CharField(
-        max_length=200,
-        default="07:45, 15:45, 23:45",
-        validators=[validate_times],
-        help_text="When each site's report goes out, in the site's own time.",
     )
 
     class Meta:
@@ -249,13 +220,3 @@ class MailSettings(models.Model):
     def current(cls) -> Self:
         """Return the settings, or the defaults where the row is missing."""
         return cls.objects.first() or cls(pk=1)
-
-
-class SiteReport(models.Model):
-    """Up to which moment a site has been reported on."""
-
-    site = models.OneToOneField(Site, primary_key=True, on_delete=models.CASCADE, related_name="+")
-    reported_until = models.DateTimeField()
-
-    def __str__(self) -> str:
-        return f"{self.site} until {self.reported_until}"

@@ -2,7 +2,7 @@
 
 from django.utils import timezone
 
-from soc.mail_collector import collect, conditions, reports
+from soc.mail_collector import collect, conditions
 from soc.notify.tasks import wake
 from soc.runtime.celery import app
 
@@ -11,11 +11,4 @@ from soc.runtime.celery import app
 def watch() -> None:
     """Take in what robots have told of their mail, and report how it is; twice does no harm."""
     if collect.take_new() + conditions.report(timezone.now()):
-        wake()
-
-
-@app.task
-def send_site_reports() -> None:
-    """Write the reports on sites' mail that are due; twice does no harm."""
-    if reports.send_due(timezone.now()):
         wake()

@@ -75,7 +75,16 @@ class SubscriptionAdmin(ModelAdmin):
                 "fields": (("digest_minutes", "storm_limit"),),
             },
         ),
-        ("Report", {"fields": (("report", "report_at"), "report_when_empty", "next_report_at")}),
+        (
+            "Report",
+            {
+                "fields": (
+                    ("report", "report_at", "report_also_at"),
+                    "report_when_empty",
+                    "next_report_at",
+                )
+            },
+        ),
         (
             "Texts",
             {
@@ -119,7 +128,7 @@ class SubscriptionAdmin(ModelAdmin):
         self, request: HttpRequest, subscription: Subscription, form: ModelForm, change: bool
     ) -> None:
         """Plan the next report anew when its time has changed."""
-        if {"enabled", "report", "report_at"} & set(form.changed_data):
+        if {"enabled", "report", "report_at", "report_also_at"} & set(form.changed_data):
             subscription.next_report_at = reports.first_after(subscription, timezone.now())
         if {"enabled", "report"} & set(form.changed_data):
             # What came up while nobody wanted reports is not reported afterwards.

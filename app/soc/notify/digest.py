@@ -1,7 +1,5 @@
 """Digests: one mail with a table in place of many notices."""
 
-import csv
-import io
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -9,6 +7,7 @@ from django.conf import settings
 from django.template.loader import render_to_string
 from django.utils import timezone
 
+from soc.common.tables import as_csv
 from soc.core.severity import Severity
 from soc.notify.models import OutboundMail, Subscription
 from soc.notify.templates import Rendered, cut, line, rows_within
@@ -80,22 +79,15 @@ def severity_of(members: Sequence[OutboundMail]) -> Severity:
 
 def table(members: Sequence[OutboundMail]) -> str:
     """Return all notices of a digest as CSV (RFC 4180), times in UTC."""
-    buffer = io.StringIO()
-    writer = csv.writer(buffer)
-    writer.writerow(("status", "severity", "title", "since", "application", "link"))
-    for mail in in_order(members):
-        writer.writerow(
-            (
-                *(mail.status, Severity(mail.severity).label, harmless(mail.title)),
-                *(f"{mail.created_at:%Y-%m-%dT%H:%M:%SZ}", mail.application, mail.link),
-            )
+    columns = ("status", "severity", "title", "since", "application", "link")
+    rows = (
+        (
+            *(mail.status, str(Severity(mail.severity).label), mail.title),
+            *(f"{mail.created_at:%Y-%m-%dT%H:%M:%SZ}", mail.application, mail.link),
         )
-    return rows_within(buffer.getvalue())
-
-
-def harmless(cell: str) -> str:
-    """Return a cell that no spreadsheet takes for a formula (OWASP, CSV injection)."""
-    return f"'{cell}" if cell.startswith(("=", "+", "-", "@", "\t")) else cell
+        for mail in in_order(members)
+    )
+    return rows_within(as_csv(columns, rows))
 
 
 def _weight(mail: OutboundMail) -> Severity:

@@ -14,6 +14,7 @@ from django.core.validators import MaxValueValidator, MinValueValidator, validat
 from django.db import models
 from django.utils import timezone
 
+from soc.common.times import times_of_day, validate_times
 from soc.core.links import absolute
 from soc.core.models import Retention
 from soc.core.sealed import SealedField
@@ -174,6 +175,13 @@ class Subscription(models.Model):
     )
     report = models.CharField(max_length=10, choices=Report, default=Report.NONE)
     report_at = models.TimeField(default=clock_time(7), help_text="In the site's time zone.")
+    report_also_at = models.CharField(
+        max_length=200,
+        blank=True,
+        validators=[validate_times],
+        help_text="Further times of the same day, comma separated, such as those of shifts: "
+        "15:45, 23:45. Each report covers the time since the last one.",
+    )
     report_when_empty = models.BooleanField(
         default=False, help_text="Send the report even if there is nothing to say."
     )
@@ -254,6 +262,15 @@ class Subscription(models.Model):
     def wants(self, severity: int, application: str) -> bool:
         """Return whether a notice is for this subscription; one of no application is for all."""
         return not self.refusal(severity, application)
+
+    def is_about(self, application: str) -> bool:
+        """Return whether an application is one of those that it is for."""
+        return application in (split(self.applications) or [application])
+
+    @property
+    def report_times(self) -> list[clock_time]:
+        """The times of day of its report, the earliest first."""
+        return sorted({self.report_at, *times_of_day(self.report_also_at)})
 
     def refusal(self, severity: int, application: str) -> str:
         """Return why a notice is not for this subscription, or nothing if it is."""

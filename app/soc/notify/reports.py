@@ -1,13 +1,19 @@
-"""When the reports of subscriptions are due; what stands in them is for others to say."""
+"""When the reports of subscriptions are due; what stands in them the applications say.
+
+Each application may have a module ``report`` with a function ``sections`` of a subscription and a
+period, which yields a `Section` for each mail. The only clock is the subscription's.
+"""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from itertools import count
 
+from django.db import transaction
 from django.db.models import Q
 from django.utils import timezone
 
+from soc.common import plugins
 from soc.notify import outbox
 from soc.notify.models import Subscription
 from soc.notify.templates import Notice
@@ -21,6 +27,33 @@ class Period:
 
     since: datetime
     until: datetime
+
+
+@dataclass(frozen=True)
+class Section:
+    """One mail of a report; `key` sets it apart from the others of the same period."""
+
+    key: str
+    notice: Notice
+
+
+def send_due(now: datetime) -> int:
+    """Write the reports that are due; return how many mails that makes.
+
+    Each is claimed with all its mails or not at all.
+    """
+    with transaction.atomic():
+        return sum(_send(subscription, period(subscription, now)) for subscription in due(now))
+
+
+def _send(subscription: Subscription, covered: Period) -> int:
+    return sum(
+        outbox.enqueue_report(
+            section.notice, f"report:{section.key}:{covered.until:%Y-%m-%d %H:%M}", subscription
+        )
+        for module in plugins.modules("report")
+        for section in module.sections(subscription, covered)
+    )
 
 
 def due(now: datetime) -> Iterator[Subscription]:
@@ -55,18 +88,10 @@ def period(subscription: Subscription, now: datetime) -> Period:
     return Period(since, max(planned, _last_until(subscription, now)))
 
 
-def enqueue(subscription: Subscription, notice: Notice, period: str) -> int:
-    """Write the report of a period, such as a date, once; return how many mails are new.
-
-    Neither quiet hours nor digests hold it; it has 12 hours to get through.
-    """
-    return outbox.enqueue_report(notice, f"report:{period}", subscription)
-
-
 def first_after(subscription: Subscription, now: datetime) -> datetime | None:
     """Return the first moment after ``now`` at which a subscription's report is due, if it is.
 
-    A weekly report is due on Monday.
+    A weekly report is due on Monday, at each of its times.
     """
     if subscription.report == Subscription.Report.NONE:
         return None
@@ -85,7 +110,8 @@ def _moments(subscription: Subscription, now: datetime, step: int) -> Iterator[d
     for days in count(0, step):
         day = local.date() + timedelta(days=days)
         if not weekly or day.weekday() == MONDAY:
-            yield datetime.combine(day, subscription.report_at, tzinfo=local.tzinfo)
+            for at in subscription.report_times[::step]:
+                yield datetime.combine(day, at, tzinfo=local.tzinfo)
 
 
 def _is_after(moment: datetime, now: datetime) -> bool:

@@ -72,6 +72,16 @@ def create(apps: Apps, *schedules: Schedule) -> None:
                 **_timing(apps, schedule.when),
             },
         )
+    _notify_beat(apps)
+
+
+def remove(apps: Apps, *tasks: str) -> None:
+    """Delete the schedules of tasks that are no more, and notify beat; for migrations."""
+    apps.get_model("django_celery_beat", "PeriodicTask").objects.filter(task__in=tasks).delete()
+    _notify_beat(apps)
+
+
+def _notify_beat(apps: Apps) -> None:
     apps.get_model("django_celery_beat", "PeriodicTasks").objects.update_or_create(
         ident=1, defaults={"last_update": timezone.now()}
     )

@@ -262,8 +262,6 @@ def form(**changes: str) -> dict[str, str]:
     ("changes", "words"),
     [
         ({"mailbox_pattern": "{server}{database}@{domain}"}, "Two placeholders touch"),
-        ({"report_times": "7:45, 25:00"}, "Not a time of day"),
-        ({"report_times": " , "}, "At least one time of day"),
         ({"bot_critical": "1:00:00"}, "critical before a warning"),
         ({"bot_warning": "0:00:00"}, "greater than or equal to"),
     ],

@@ -6,8 +6,11 @@ from datetime import UTC, datetime, time, timedelta
 
 import pytest
 from django.utils import timezone
+from django_celery_beat.models import PeriodicTask
 
 from mailing import NOTICE, Clock, FakeRelay, states
+from soc.events.models import Site
+from soc.ldap_probe.models import DirectoryServer, ProbeResult
 from soc.notify import delivery, outbox, reports, tidying
 from soc.notify.models import LIFE_OF_A_REPORT, OutboundMail, Subscription
 
@@ -129,6 +132,40 @@ def test_a_report_at_another_time_begins_where_the_last_one_ended(
     ]
 
 
+def test_further_times_of_a_day_are_reports_of_their_own(db: None, reported: Subscription) -> None:
+    looks = ["2026-03-02T05:00", "2026-03-02T07:00", "2026-03-02T15:45", "2026-03-03T07:00"]
+    assert covered("UTC", looks, report_also_at="23:45, 15:45") == [
+        ("01T23:45", "02T07:00"), ("02T07:00", "02T15:45"), ("02T15:45", "03T07:00"),
+    ]  # fmt: skip
+
+
+def test_every_applications_report_keeps_the_clock_of_the_subscription(
+    db: None, reported: Subscription, clock: Clock
+) -> None:
+    """Those of directories came at 06:30 and those of mail to who had not asked for one."""
+    assert not PeriodicTask.objects.filter(
+        task__in=["soc.ldap_probe.tasks.send_reports", "soc.mail_collector.tasks.send_site_reports"]
+    )
+    Subscription.objects.update(report_at=time(20))
+    Subscription.objects.create(name="unasked", recipients="a@b.test")
+    Site.objects.create(name="north")
+    ProbeResult.objects.create(
+        server=DirectoryServer.objects.create(host="dc1"), at=clock.now, outcome="ok"
+    )
+    reports.send_due(clock.now)
+    found = set()
+    for _ in range(48):
+        clock.move(hours=1)
+        reports.send_due(clock.now)
+        for mail in OutboundMail.objects.filter(kind="report"):
+            found.add((mail.subscription.name, mail.title.split()[0], mail.created_at))
+        OutboundMail.objects.all().delete()
+    assert {(name, title) for name, title, _ in found} == {
+        (reported.name, "Directory"), (reported.name, "Mail"),
+    }  # fmt: skip
+    assert {timezone.localtime(at).hour for _, _, at in found} == {20}
+
+
 def test_two_workers_share_what_is_due(db: None, reported: Subscription, clock: Clock) -> None:
     list(reports.due(clock.now))
     clock.move(days=1)
@@ -151,9 +188,9 @@ def test_a_report_is_not_held_and_has_twelve_hours(
         digest_minutes=60, storm_limit=1,
     )  # fmt: skip
     reported.refresh_from_db()
-    assert reports.enqueue(reported, NOTICE, "2026-03-02") == 1
-    assert reports.enqueue(reported, NOTICE, "2026-03-02") == 0
-    assert reports.enqueue(reported, NOTICE, "2026-03-03") == 1
+    assert outbox.enqueue_report(NOTICE, "report:2026-03-02", reported) == 1
+    assert outbox.enqueue_report(NOTICE, "report:2026-03-02", reported) == 0
+    assert outbox.enqueue_report(NOTICE, "report:2026-03-03", reported) == 1
     mail = OutboundMail.objects.all()[0]
     assert (mail.kind, mail.expires_at) == ("report", clock.now + LIFE_OF_A_REPORT)
     assert delivery.send_due() == 2
@@ -163,7 +200,7 @@ def test_a_report_is_not_held_and_has_twelve_hours(
 def test_a_report_that_waits_expires_after_twelve_hours(
     db: None, reported: Subscription, clock: Clock
 ) -> None:
-    reports.enqueue(reported, NOTICE, "2026-03-02")
+    outbox.enqueue_report(NOTICE, "report:2026-03-02", reported)
     outbox.enqueue(NOTICE, "occasion")
     clock.move(hours=12)
     clock.now -= timedelta(seconds=1)

@@ -1,4 +1,4 @@
-"""Directory servers from the command line: import a table, probe one now, write the report."""
+"""Directory servers from the command line: import a table, probe one now."""
 
 import sys
 from pathlib import Path
@@ -7,14 +7,14 @@ from typing import Any
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 from django.utils import timezone
 
-from soc.ldap_probe import importing, report
+from soc.ldap_probe import importing
 from soc.ldap_probe.models import DirectoryServer
 
 
 class Command(BaseCommand):
-    """Directory servers: import FILE [--dry-run] | probe HOST[:PORT] | report."""
+    """Directory servers: import FILE [--dry-run] | probe HOST[:PORT]."""
 
-    help = "Imports directory servers, makes one due, or writes the reports of today."
+    help = "Imports directory servers, or makes one due."
 
     def add_arguments(self, parser: CommandParser) -> None:
         """Declare what can be done."""
@@ -24,7 +24,6 @@ class Command(BaseCommand):
         table.add_argument("--dry-run", action="store_true", help="only say what would be done")
         probe = actions.add_parser("probe", help="have a server probed within 10 s")
         probe.add_argument("server", help="host or host:port")
-        actions.add_parser("report", help="write the reports that are due today")
 
     def handle(self, **options: Any) -> None:
         """Do it.
@@ -37,8 +36,6 @@ class Command(BaseCommand):
                 self._import(options["file"], dry=options["dry_run"])
             case "probe":
                 self._probe(options["server"])
-            case "report":
-                self.stdout.write(f"{report.send()} mails")
 
     def _import(self, file: str, *, dry: bool) -> None:
         try:

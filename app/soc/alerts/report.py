@@ -1,21 +1,19 @@
 """The report of a period: what went wrong, what is still wrong, in words and as a table."""
 
-import csv
-import io
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from datetime import datetime, timedelta
 
 from django.db.models import Q, QuerySet
 
 from soc.alerts.conditions import one_line
 from soc.alerts.models import OPEN, Alert
+from soc.common.tables import as_csv
 from soc.common.times import local
 from soc.core.links import absolute
 from soc.core.severity import Severity
-from soc.notify import reports
-from soc.notify.digest import harmless
 from soc.notify.models import Subscription
+from soc.notify.reports import Period, Section
 from soc.notify.templates import Notice
 from soc.provision.environment import split
 
@@ -30,14 +28,13 @@ COLUMNS = (
 )
 
 
-def send(subscription: Subscription, now: datetime) -> int:
-    """Write the report that a subscription is due; return how many mails that makes."""
-    period = reports.period(subscription, now)
-    since, until = period.since, period.until
-    notice = of(subscription, since, until)
+def sections(subscription: Subscription, period: Period) -> Iterator[Section]:
+    """Yield the report of a subscription on a period, if there is something to say."""
+    notice = of(subscription, period.since, period.until)
     if notice is None and subscription.report_when_empty:
-        notice = nothing(since, until)
-    return reports.enqueue(subscription, notice, f"{until:%Y-%m-%d %H:%M}") if notice else 0
+        notice = nothing(period.since, period.until)
+    if notice:
+        yield Section("alerts", notice)
 
 
 def of(subscription: Subscription, since: datetime, until: datetime) -> Notice | None:
@@ -123,23 +120,22 @@ def _words(wait: timedelta) -> str:
 
 
 def _table(rows: Sequence[Alert]) -> str:
-    """Return the alerts as CSV (RFC 4180), which a spreadsheet takes for text, not formulas."""
-    text = io.StringIO()
-    writer = csv.writer(text)
-    writer.writerow(COLUMNS)
-    for alert in rows:
-        row = (
-            alert.rule.application,
-            alert.rule.name,
-            alert.site,
-            alert.subject.name,
-            Severity(alert.severity).label,
-            alert.state,
-            local(alert.opened_at),
-            local(alert.resolved_at) if alert.resolved_at else "",
-            alert.acknowledged_by,
-            alert.count,
-            alert.summary,
-        )
-        writer.writerow([harmless(value) if isinstance(value, str) else value for value in row])
-    return text.getvalue()
+    return as_csv(
+        COLUMNS,
+        (
+            (
+                alert.rule.application,
+                alert.rule.name,
+                alert.site,
+                alert.subject.name,
+                Severity(alert.severity).label,
+                alert.state,
+                local(alert.opened_at),
+                local(alert.resolved_at) if alert.resolved_at else "",
+                alert.acknowledged_by,
+                alert.count,
+                alert.summary,
+            )
+            for alert in rows
+        ),
+    )

@@ -1,90 +1,34 @@
-"""The report on each site's mail: written at the times of day that are set, in the site's time."""
+"""The report of a period on the mail of each site."""
 
-import csv
-import io
-from collections.abc import Sequence
-from datetime import datetime, time, timedelta
+from collections.abc import Iterator, Sequence
+from datetime import datetime
 from typing import NamedTuple
-from zoneinfo import ZoneInfo
 
-from django.db import transaction
 from django.db.models import Count, Max, Q
 
 from soc.alerts.models import OPEN, Alert
+from soc.common.tables import as_csv
 from soc.common.times import local
 from soc.core.links import absolute
 from soc.core.severity import Severity
 from soc.events.models import BotSeen, Site
 from soc.mail_collector.collect import APPLICATION
-from soc.mail_collector.models import (
-    Mailbox,
-    MailEvent,
-    MailSettings,
-    Route,
-    SiteReport,
-    times_of_day,
-)
+from soc.mail_collector.models import Mailbox, MailEvent, Route
 from soc.mail_collector.reader import KIND
-from soc.notify import reports
-from soc.notify.digest import harmless
 from soc.notify.models import Subscription
+from soc.notify.reports import Period, Section
 from soc.notify.templates import Notice
 
-LATEST = timedelta(hours=1)
-"""A report that could not be written in time is not written later than this."""
-
 MOST_NAMED = 20
-DAY = timedelta(days=1)
 COLUMNS = ("robot", "mailbox", "check", "passed", "failed", "last")
 
 
-def send_due(now: datetime) -> int:
-    """Write the reports that sites are due; return how many mails that makes.
-
-    Each is claimed with its mails or not at all. After an outage a site gets its last report.
-    """
-    times = times_of_day(MailSettings.current().report_times)
-    known = {report.site_id: report for report in SiteReport.objects.all()}
-    mails = 0
-    for site in Site.objects.order_by("pk"):
-        due = last_moment(times, site.zone, now)
-        report = known.get(site.pk)
-        if report is None:
-            # What lies before its registration is not reported.
-            SiteReport.objects.get_or_create(site=site, defaults={"reported_until": due})
-        elif report.reported_until < due:
-            mails += _send(site, report, last_moment(times, site.zone, due), due, now)
-    return mails
-
-
-def last_moment(times: Sequence[time], zone: ZoneInfo, before: datetime) -> datetime:
-    """Return the last moment before another one at which a clock of the zone shows one of times."""
-    day = before.astimezone(zone).date() + DAY
-    while True:
-        moments = [datetime.combine(day, at, tzinfo=zone) for at in times]
-        # Aware moments of one zone compare by their clocks, which a clock put back repeats.
-        past = [moment for moment in moments if moment.timestamp() < before.timestamp()]
-        if past:
-            return max(past, key=datetime.timestamp)
-        day -= DAY
-
-
-def _send(site: Site, report: SiteReport, since: datetime, until: datetime, now: datetime) -> int:
-    with transaction.atomic():
-        mine = SiteReport.objects.filter(pk=report.pk, reported_until=report.reported_until)
-        # The conditional update lets only one of two simultaneous callers have it.
-        if not mine.update(reported_until=until) or now - until > LATEST:
-            return 0
-        notice = of(site, since, until)
-        period = f"{APPLICATION}:{site.pk}:{until:%Y-%m-%d %H:%M}"
-        return sum(
-            reports.enqueue(subscription, notice, period)
-            for subscription in Subscription.objects.filter(enabled=True)
-            if subscription.wants(notice.severity, APPLICATION)
-        )
-
-
-# --- What stands in it --------------------------------------------------------------------------
+def sections(subscription: Subscription, period: Period) -> Iterator[Section]:
+    """Yield a report for each site, if the subscription is about the robots' mail."""
+    if subscription.is_about(APPLICATION):
+        for site in Site.objects.order_by("pk"):
+            notice = of(site, period.since, period.until)
+            yield Section(f"{APPLICATION}:{site.pk}", notice)
 
 
 def of(site: Site, since: datetime, until: datetime) -> Notice:
@@ -101,7 +45,7 @@ def of(site: Site, since: datetime, until: datetime) -> Notice:
     return Notice(
         title=f"Mail at {site.name}: {failed} failed checks, {len(alerts)} open alerts",
         severity=Severity(worst),
-        summary=f"From {_in_zone(since)} to {_in_zone(until)}.",
+        summary=f"From {local(since)} to {local(until)}.",
         facts=_facts(site, rows, alerts),
         link=absolute("mail-matrix"),
         application=APPLICATION,
@@ -164,17 +108,5 @@ def _route(route: Route) -> str:
     return f"failed at {local(route.failed_at)}: {route.problem or 'no reason given'}; {verified}"
 
 
-def _in_zone(moment: datetime) -> str:
-    """Return a moment by the site's clock, in whose zone it is."""
-    return f"{moment:%Y-%m-%d %H:%M %Z}"
-
-
 def _table(rows: Sequence[Checked]) -> str:
-    """Return the checks as CSV (RFC 4180), which a spreadsheet takes for text, not formulas."""
-    text = io.StringIO()
-    writer = csv.writer(text)
-    writer.writerow(COLUMNS)
-    for row in rows:
-        names = (harmless(name) for name in (row.host, row.mailbox, row.kind))
-        writer.writerow([*names, row.passes, row.failed, local(row.last)])
-    return text.getvalue()
+    return as_csv(COLUMNS, ((*row[:-1], local(row.last)) for row in rows))

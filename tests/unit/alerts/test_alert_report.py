@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from soc.alerts import actions, summary, tasks
+from soc.alerts import actions, tasks
+from soc.alerts import report as alert_report
 from soc.alerts.models import Alert, Rule
 from soc.core.severity import Severity
 from soc.notify.models import OutboundMail, Subscription
@@ -36,7 +37,7 @@ def test_a_report_says_what_happened(
     report("warning", subject="=cmd()", summary="-1")
     actions.acknowledge(Alert.objects.filter(subject__name="bot-1"), "ann")
     report("ok", subject="=cmd()")
-    notice = summary.of(subscription, clock.now - DAY, clock.now)
+    notice = alert_report.of(subscription, clock.now - DAY, clock.now)
     assert notice is not None
     assert notice.title == "Alerts: 2 opened, 1 resolved, 1 open"
     assert notice.severity == Severity.CRITICAL
@@ -53,10 +54,10 @@ def test_a_report_has_what_its_subscription_wants(
     report("warning")
     period = (clock.now - DAY, clock.now + DAY)
     subscription.minimum_severity = Severity.CRITICAL
-    assert summary.of(subscription, *period) is None
+    assert alert_report.of(subscription, *period) is None
     subscription.minimum_severity = Severity.INFO
     subscription.applications = "ssl_certs"
-    assert summary.of(subscription, *period) is None
+    assert alert_report.of(subscription, *period) is None
 
 
 def test_two_rules_on_one_target_are_two_rows(
@@ -67,7 +68,7 @@ def test_two_rules_on_one_target_are_two_rows(
         report("critical", rule=name, summary=f"About {name}.")
     report("critical", subject="bot-2")
     clock.move(minutes=1)
-    notice = summary.of(subscription, clock.now - DAY, clock.now)
+    notice = alert_report.of(subscription, clock.now - DAY, clock.now)
     assert notice is not None
     rows = {name: text.partition(" Since")[0] for name, text in notice.facts.items()}
     assert rows == {
@@ -83,7 +84,7 @@ def test_long_names_that_begin_alike_are_two_rows(
     for last in "ab":
         report("critical", subject="n" * 150 + last)
     clock.move(minutes=1)
-    notice = summary.of(subscription, clock.now - DAY, clock.now)
+    notice = alert_report.of(subscription, clock.now - DAY, clock.now)
     assert notice is not None
     assert len(notice.facts) == 2
 
@@ -94,7 +95,7 @@ def test_what_was_over_before_is_not_reported(
     report("critical")
     report("ok")
     clock.move(days=2)
-    assert summary.of(subscription, clock.now - DAY, clock.now) is None
+    assert alert_report.of(subscription, clock.now - DAY, clock.now) is None
 
 
 @pytest.mark.parametrize(("when_empty", "mails"), [(False, 0), (True, 1)])
