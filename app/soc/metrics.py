@@ -22,8 +22,7 @@ from prometheus_client.exposition import choose_encoder
 
 from soc.alerts.models import OPEN, Alert, Rule
 from soc.api.auth import VIEW, token_required
-from soc.beat import status
-from soc.beat.models import Instance
+from soc.core import beats
 from soc.core.models import ALIVE_FOR, Heartbeat, QueueSample, TaskFailure
 from soc.core.severity import Severity
 from soc.events.models import DeadLetter
@@ -101,11 +100,11 @@ def _workers(now: datetime) -> Gauge:
 
 
 def _beats(now: datetime) -> Iterator[Gauge]:
-    beats = Instance.objects.filter(ticked_at__gt=now - status.ALIVE_FOR, leader=True)
-    lags = [beat.lag for beat in beats]
-    yield Gauge("soc_beat_leader", "Beats that are active: 1, or 0 without one.", value=len(lags))
+    leader = beats.leader(now)
+    text = "Whether a beat is active: 1, or 0 without one."
+    yield Gauge("soc_beat_leader", text, value=leader is not None)
     text = "Age of the oldest run that is due, or 0, as the active beat reports; NaN without one."
-    yield Gauge("soc_beat_lag_seconds", text, value=max(lags, default=math.nan))
+    yield Gauge("soc_beat_lag_seconds", text, value=leader.lag if leader else math.nan)
 
 
 def _mails(now: datetime) -> Iterator[Gauge]:

@@ -5,10 +5,8 @@ from datetime import datetime
 from django.conf import settings
 
 from soc.alerts.conditions import Condition
-from soc.beat import status
-from soc.beat.models import Instance
 from soc.common.times import local
-from soc.core import storage
+from soc.core import beats, storage
 from soc.core.severity import Severity
 from soc.notify import health
 
@@ -20,10 +18,6 @@ MAIL_RELAY = ("core", "mail-relay")
 
 STORAGE = ("core", "storage")
 """The rule under which the room of the volumes is reported."""
-
-LATE = 5.0
-VERY_LATE = 60.0
-"""Seconds; schedules are due to the second, and most of them every minute."""
 
 
 def conditions(now: datetime) -> list[Condition]:
@@ -67,8 +61,7 @@ def _relay(now: datetime) -> Condition:
 
 def _beat(now: datetime) -> list[Condition]:
     """Return how late the active beat is; nothing without one, since nothing is known then."""
-    active = Instance.objects.filter(leader=True, ticked_at__gt=now - status.ALIVE_FOR)
-    beat = active.order_by("-ticked_at").first()
+    beat = beats.leader(now)
     if beat is None:
         return []
     application, rule = BEAT_LAG
@@ -77,16 +70,10 @@ def _beat(now: datetime) -> list[Condition]:
             application=application,
             rule=rule,
             subject="beat",
-            severity=_severity(beat.lag),
+            severity=beats.lag_severity(beat.lag),
             observed_at=beat.ticked_at,
             summary=f"The oldest due run has waited for {beat.lag:.0f} s.",
             facts={"Instance": beat.name, "Schedules": beat.schedules},
             link="/#beat",
         )
     ]
-
-
-def _severity(lag: float) -> Severity:
-    if lag < LATE:
-        return Severity.OK
-    return Severity.CRITICAL if lag >= VERY_LATE else Severity.WARNING

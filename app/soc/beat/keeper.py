@@ -212,7 +212,7 @@ class Keeper:
 
     # --- Edits -------------------------------------------------------------------------------
     def _poll(self, now: int) -> tuple[object, bool]:
-        since = now - status.ALIVE_FOR // status.MICROSECOND
+        since = now - status.CANDIDATE_FOR // status.MICROSECOND
         mark, others = self._database.poll(self._name, since)
         return mark, not others
 

@@ -15,7 +15,7 @@ GONE_AFTER = timedelta(hours=1)
 """An instance that has not been heard of for so long is forgotten."""
 
 MICROSECOND = timedelta(microseconds=1)
-ALIVE_FOR = timedelta(seconds=30)
+CANDIDATE_FOR = timedelta(seconds=30)
 """An instance heard of within this time may take the lease over."""
 
 

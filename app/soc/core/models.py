@@ -7,6 +7,7 @@ from django.db import models
 from django.utils import timezone
 
 ALIVE_FOR = timedelta(seconds=45)
+"""A process that has not been heard of for longer counts as gone, wherever it is shown."""
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ from soc.beat.models import Instance, LagSample
 from soc.common.charts import sparkline
 from soc.common.panels import Panel, Problem
 from soc.common.text import age, counted
-from soc.core import storage
+from soc.core import beats, storage
 from soc.core.models import ALIVE_FOR, Heartbeat, QueueSample, TaskFailure
 from soc.core.severity import Severity
 from soc.runtime import queues
@@ -30,8 +30,6 @@ BEAT = "beat"
 MOST_SCHEDULES = 200
 NEXT_RUNS = 8
 MOST_FAILURES = 10
-LATE = 30
-"""Seconds that the oldest due run may wait before the headline says so."""
 
 _LEAST_DEPTH = 10
 """The depth that fills a sparkline at least: one waiting message must not look like a storm."""
@@ -199,13 +197,12 @@ def read_beat(now: datetime) -> BeatState:
     enabled = PeriodicTask.objects.filter(enabled=True).exclude(name__startswith=REQUEST_PREFIX)
     related = enabled.select_related("interval", "crontab", "solar", "clocked")
     schedules = list(related.order_by("name")[: MOST_SCHEDULES + 1])
-    instances = Instance.objects.filter(ticked_at__gt=now - ALIVE_FOR)
     lags = list(LagSample.objects.filter(at__gt=now - HISTORY).values_list("at", "lag"))
     highest = max((lag for _, lag in lags), default=0)
     return BeatState(
         now=now,
         workers=workers(Heartbeat.objects.filter(service=BEAT), now).get(BEAT, []),
-        instances=list(instances.order_by("-leader", "name")),
+        instances=list(beats.alive(now)),
         highest=highest,
         line=sparkline(now, lags, max(highest, _LEAST_LAG)),
         runs=_next_runs(schedules[:MOST_SCHEDULES], now),
@@ -232,9 +229,9 @@ def _problems_of_beat(beat: BeatState, now: datetime) -> Iterator[Problem]:
         yield Problem("bad", f"Beat has been silent for {silence}: no schedule runs.", "beat")
     elif beat.instances and not beat.leader:
         yield Problem("bad", "No beat leads: no schedule runs.", "beat")
-    elif beat.leader and beat.leader.lag > LATE:
+    elif beat.leader and (severity := beats.lag_severity(beat.leader.lag)):
         text = f"Beat starts its schedules {round(beat.leader.lag)} s late."
-        yield Problem("warn", text, "beat")
+        yield Problem("bad" if severity == Severity.CRITICAL else "warn", text, "beat")
 
 
 # --- Failed tasks, and room on the disks ----------------------------------------------------------
