@@ -64,6 +64,7 @@ INSTALLED_APPS = [
     "soc.events",
     "soc.mail_collector",
     "soc.logons",
+    "soc.cronjobs",
     "soc.notify",
     "soc.schedules",
     "soc.core",
@@ -337,7 +338,14 @@ LOGGING = {
     "formatters": {
         "line": {"format": "{asctime} {levelname} {name} {message}", "style": "{"},
     },
-    "handlers": {"console": {"class": "logging.StreamHandler", "formatter": "line"}},
+    "filters": {"addresses": {"()": "soc.common.logs.HideSecrets"}},
+    "handlers": {
+        "console": {
+            "class": "logging.StreamHandler",
+            "formatter": "line",
+            "filters": ["addresses"],
+        }
+    },
     "loggers": {
         # At DEBUG it tells the secret of a sign-in that is going on.
         "authlib": {"level": "INFO"},

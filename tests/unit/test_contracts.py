@@ -402,6 +402,7 @@ BASE = {"common", "provision", "runtime"}
         ("ldap_probe", BASE | {"core", "notify", "alerts", "schedules", "trust"}),
         ("events", BASE | {"core", "notify", "alerts", "schedules"}),
         ("mail_collector", BASE | {"core", "notify", "alerts", "events", "schedules"}),
+        ("cronjobs", BASE | {"access", "core", "notify", "alerts", "schedules"}),
         ("logons", BASE | {"core", "notify", "alerts", "events", "schedules"}),
     ],
 )
@@ -479,8 +480,8 @@ def test_beat_could_be_a_package_of_its_own() -> None:
         assert imported_from_soc(path.read_text()) <= {"beat"}, path
 
 
-BY_LINK = "/acknowledge/1/1/"
-"""Works for everybody who has a message, by the secret in its link."""
+BY_SECRET = ("/acknowledge/1/1/", "/ping/1", "/ping/1/1")
+"""Work for everybody who has the address, by the secret in it."""
 
 TOKENS_ONLY = ("/metrics", "/certificates/calendar.ics")
 
@@ -501,7 +502,7 @@ def test_a_stranger_is_sent_to_the_sign_in_page_from_everywhere() -> None:
     known = {*addresses(get_resolver()), "/admin/core/", "/admin/nowhere/"}
     assert {"/", "/admin/", "/admin/auth/user/1/change/"} <= known
     for address in known - {"/healthz", "/readyz", "/sign-in/"}:
-        if address == BY_LINK:
+        if address in BY_SECRET:
             assert Client().get(address, secure=True).status_code == 404
             continue
         answer = Client().get(address, secure=True, follow=True)

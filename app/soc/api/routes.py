@@ -1,6 +1,6 @@
 """The API's addresses; nothing here waits on the broker."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import timedelta
 from functools import partial
 from typing import Any
@@ -11,6 +11,7 @@ from django.contrib.auth.decorators import login_not_required
 from django.db.models import QuerySet
 from django.http import HttpRequest, HttpResponse, HttpResponseNotAllowed
 from django.urls import URLPattern
+from django.utils import timezone
 from django.views.decorators.cache import never_cache
 from django.views.decorators.csrf import csrf_exempt
 from ninja import Body, NinjaAPI, Path, Query, Router
@@ -19,10 +20,13 @@ from ninja.operation import Operation
 from ninja.parser import Parser
 
 from soc.alerts import actions, engine, notified
+from soc.alerts.conditions import Condition
 from soc.alerts.models import Alert
 from soc.alerts.selection import select
 from soc.api import problems
 from soc.api.auth import OPERATE, REPORT, VIEW, Token, TokenRequest
+from soc.api.intake import ForeignAlerts, Sender
+from soc.api.intake import conditions as conditions_of
 from soc.api.problems import Problem
 from soc.api.schemas import (
     LARGEST_KEY,
@@ -215,12 +219,47 @@ def report_conditions(request: HttpRequest, conditions: Body[Conditions]) -> Rep
     that got no answer may send the same again.
     """
     sent = conditions if isinstance(conditions, list) else [conditions]
+    return _reported([one.condition() for one in sent])
+
+
+def _reported(conditions: Sequence[Condition]) -> ReportOut:
     try:
-        results = engine.report([one.condition() for one in sent])
+        results = engine.report(conditions)
     except engine.UnknownRule as unknown:
         detail = f"{unknown} Nothing was reported: name one of them, or add the rule in the admin."
         raise Problem(422, detail) from None
     return ReportOut(results=[ResultOut(outcome=one.outcome, mails=one.mails) for one in results])
+
+
+@_v1.post(
+    "/alertmanager",
+    auth=Token(REPORT),
+    response={200: ReportOut, **_or(400, 413, 422)},
+    summary="Take an Alertmanager's webhook",
+    tags=["conditions"],
+)
+def take_alertmanager(request: HttpRequest, group: Body[ForeignAlerts]) -> ReportOut:
+    """Takes what an Alertmanager posts, version 4: each alert becomes a condition.
+
+    What it repeats while an alert fires changes nothing; what it says is resolved ends the alert.
+    """
+    return _take(Sender.ALERTMANAGER, group)
+
+
+@_v1.post(
+    "/grafana",
+    auth=Token(REPORT),
+    response={200: ReportOut, **_or(400, 413, 422)},
+    summary="Take a Grafana's webhook",
+    tags=["conditions"],
+)
+def take_grafana(request: HttpRequest, group: Body[ForeignAlerts]) -> ReportOut:
+    """Takes what a contact point of the type Webhook posts: each alert becomes a condition."""
+    return _take(Sender.GRAFANA, group)
+
+
+def _take(sender: Sender, group: ForeignAlerts) -> ReportOut:
+    return _reported(conditions_of(sender, group, timezone.now()))
 
 
 # --- The API itself -----------------------------------------------------------------------------

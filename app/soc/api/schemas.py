@@ -80,7 +80,7 @@ def _moment(text: object) -> datetime:
     return moment
 
 
-def _link(link: str) -> str:
+def checked_link(link: str) -> str:
     """Refuse what a browser would run instead of open, or take to another site unasked."""
     if not link:
         return link
@@ -140,7 +140,7 @@ class ConditionIn(_Input):
     facts: dict[str, Any] = Field(
         default_factory=dict, description="What it was judged by; 50 are kept, as text."
     )
-    link: Annotated[str, AfterValidator(_link)] = Field(
+    link: Annotated[str, AfterValidator(checked_link)] = Field(
         "", max_length=LONGEST_LINK, description="The subject's own page: http(s), or a path here."
     )
     site: str = Field("", max_length=64, description="Where it is.")

@@ -71,7 +71,9 @@ def validate_applications(value: str) -> None:
         ValidationError: an application is unknown.
     """
     installed = {app.label for app in apps.get_app_configs() if app.name.startswith("soc.")}
-    known = installed | set(BY_APPLICATION)
+    # Those that report through the API have rules only.
+    of_rules = apps.get_model("alerts", "Rule").objects.values_list("application", flat=True)
+    known = installed | set(BY_APPLICATION) | set(of_rules)
     wrong = [name for name in split(value) if name not in known]
     if wrong:
         raise ValidationError(

@@ -79,7 +79,7 @@ QUEUES: tuple[Queue, ...] = (
     Queue(
         "shared",
         "housekeeping and small tasks of every application",
-        applications=("core", "alerts", "events"),
+        applications=("core", "alerts", "events", "cronjobs"),
     ),
     Queue("ssl_certs", "certificate scans", applications=("ssl_certs",), concurrency=2),
     Queue("ldap_probe", "probes of directory servers", applications=("ldap_probe",)),

@@ -54,6 +54,7 @@ def test_bad_tags_are_refused() -> None:
             validate_tags(f"SOC, {tag}")
 
 
+@pytest.mark.django_db
 def test_an_unknown_application_is_named_with_those_that_exist() -> None:
     validate_applications("")
     validate_applications("ssl_certs, core")
