@@ -286,15 +286,15 @@ class AuthorityAdmin(ModelAdmin):
 
 @admin.register(Group)
 class GroupAdmin(ModelAdmin):
-    """Endpoints that are warned of alike."""
+    """Expiry policies: endpoints that are warned of alike."""
 
     list_display = (
-        *("name", "warning_days", "warning_share", "error_days", "error_share"),
+        *("name", "is_default", "warning_days", "warning_share", "error_days", "error_share"),
         *("critical_days", "critical_share"),
     )
     search_fields = ("name",)
     fields = (
-        "name",
+        ("name", "is_default"),
         ("warning_days", "warning_share"),
         ("error_days", "error_share"),
         ("critical_days", "critical_share"),

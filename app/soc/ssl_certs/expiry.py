@@ -48,3 +48,7 @@ class Limits:
             if left <= limit.of(lifetime):
                 return step
         return Nearness.FAR
+
+
+DEFAULT = Limits()
+"""What new policies begin with, and what holds as long as no policy is the default one."""

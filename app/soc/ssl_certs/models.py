@@ -1,7 +1,9 @@
 """What the certificate tracker watches and what it saw."""
 
 import re
+import time
 from datetime import timedelta
+from functools import lru_cache
 from typing import Any
 
 from django.core.exceptions import ValidationError
@@ -11,7 +13,7 @@ from django.db.models import F
 from django.utils import timezone
 
 from soc.core.models import Retention
-from soc.ssl_certs import probe
+from soc.ssl_certs import expiry, probe
 from soc.ssl_certs.expiry import Limit, Limits
 
 # Landed migrations import the validator from here; loading both models registers them.
@@ -46,44 +48,77 @@ def validate_fingerprints(text: str) -> None:
 
 _DAYS: Any = {"validators": [MaxValueValidator(3650)]}
 _SHARE: Any = {"validators": [MinValueValidator(1), MaxValueValidator(100)]}
+_DEFAULT = expiry.DEFAULT
 _OF_LIFETIME = "Percent of its lifetime; the lesser of both counts. 100: the days alone."
 
 
 class Group(models.Model):
-    """Endpoints that are warned of alike.
+    """An expiry policy: endpoints that are warned of alike.
 
     Public certificates will live for 47 days from March 2029 on: a fixed number of days is too
     early for those that are renewed by machines, a share of the lifetime fits both.
     """
 
     name = models.CharField(max_length=100, unique=True)
-    critical_days = models.PositiveIntegerField("critical (days left)", default=2, **_DAYS)
+    critical_days = models.PositiveIntegerField(
+        "critical (days left)", default=_DEFAULT.critical.days, **_DAYS
+    )
     critical_share = models.PositiveSmallIntegerField(
-        "critical (%)", default=5, help_text=_OF_LIFETIME, **_SHARE
+        "critical (%)", default=_DEFAULT.critical.share, help_text=_OF_LIFETIME, **_SHARE
     )
-    error_days = models.PositiveIntegerField("error (days left)", default=7, **_DAYS)
+    error_days = models.PositiveIntegerField(
+        "error (days left)", default=_DEFAULT.error.days, **_DAYS
+    )
     error_share = models.PositiveSmallIntegerField(
-        "error (%)", default=10, help_text=_OF_LIFETIME, **_SHARE
+        "error (%)", default=_DEFAULT.error.share, help_text=_OF_LIFETIME, **_SHARE
     )
-    warning_days = models.PositiveIntegerField("warning (days left)", default=30, **_DAYS)
+    warning_days = models.PositiveIntegerField(
+        "warning (days left)", default=_DEFAULT.warning.days, **_DAYS
+    )
     warning_share = models.PositiveSmallIntegerField(
-        "warning (%)", default=33, help_text=_OF_LIFETIME, **_SHARE
+        "warning (%)", default=_DEFAULT.warning.share, help_text=_OF_LIFETIME, **_SHARE
+    )
+
+    is_default = models.BooleanField(
+        "default",
+        default=False,
+        help_text="Holds for all endpoints that have no policy of their own; one policy does.",
     )
 
     class Meta:
         ordering = ("name",)
+        verbose_name = "expiry policy"
+        verbose_name_plural = "expiry policies"
 
     def __str__(self) -> str:
         return self.name
 
+    def save(self, **options: Any) -> None:
+        """Save; a new default policy takes the place of the old one."""
+        super().save(**options)
+        if self.is_default:
+            Group.objects.filter(is_default=True).exclude(pk=self.pk).update(is_default=False)
+        _default_limits.cache_clear()
+
     @property
     def limits(self) -> Limits:
-        """When a certificate's end is near, for the endpoints of this group."""
+        """When a certificate's end is near, for the endpoints of this policy."""
         return Limits(
             critical=Limit(self.critical_days, self.critical_share),
             error=Limit(self.error_days, self.error_share),
             warning=Limit(self.warning_days, self.warning_share),
         )
+
+
+def _moment() -> int:
+    return int(time.monotonic() // 10)
+
+
+@lru_cache(maxsize=1)
+def _default_limits(_: int) -> Limits:
+    """Return the limits of endpoints without a policy; a batch of a scan asks once, not each."""
+    policy = Group.objects.filter(is_default=True).first()
+    return policy.limits if policy else expiry.DEFAULT
 
 
 class Certificate(models.Model):
@@ -156,7 +191,8 @@ class Endpoint(models.Model):
         null=True,
         blank=True,
         on_delete=models.SET_NULL,
-        help_text="When it is warned of; empty: 30, 7 and 2 days or 33, 10 and 5 % before the end.",
+        verbose_name="expiry policy",
+        help_text="When it is warned of; empty: the default policy.",
     )
     expected_issuer = models.CharField(
         max_length=200, blank=True, help_text="A part of the issuer's name; empty: any."
@@ -234,7 +270,7 @@ class Endpoint(models.Model):
     @property
     def limits(self) -> Limits:
         """When the end of its certificate is near."""
-        return self.group.limits if self.group else Limits()
+        return self.group.limits if self.group else _default_limits(_moment())
 
     @property
     def interval(self) -> timedelta:

@@ -9,7 +9,7 @@ MENU = Menu(
     ("Certificates", "verified_user", "ssl_certs.certificate"),
     ("Observations", "visibility", "ssl_certs.observation"),
     ("Trusted authorities", "account_balance", "ssl_certs.authority"),
-    ("Groups", "event_upcoming", "ssl_certs.group"),
+    ("Expiry policies", "event_upcoming", "ssl_certs.group"),
     ("Changes", "published_with_changes", "ssl_certs.change"),
     ("Revocation lists", "block", "ssl_certs.revocationlist"),
 )
