@@ -8,15 +8,15 @@ from django.contrib import messages
 from django.contrib.auth.decorators import permission_required
 from django.db.models import QuerySet
 from django.http import HttpRequest, HttpResponse
-from django.shortcuts import get_object_or_404, redirect, render
+from django.shortcuts import get_object_or_404, redirect
 from django.urls import reverse
 from django.utils import timezone
 from django.utils.http import url_has_allowed_host_and_scheme
-from django.views.decorators.cache import never_cache
-from django.views.decorators.http import require_POST, require_safe
+from django.views.decorators.http import require_POST
 
 from soc.alerts import actions, lists, strips
 from soc.alerts.models import Alert
+from soc.common import live
 
 LONGEST_NOTE = 2_000
 LONGEST_COMMENT = 200
@@ -30,58 +30,24 @@ SILENCES = (
     (10080, "1 week"),
 )
 
-_may_see = permission_required("alerts.view_alert", raise_exception=True)
+VIEW = "alerts.view_alert"
 _may_operate = permission_required("alerts.operate_alert", raise_exception=True)
 
 
-@require_safe
-@never_cache
-@_may_see
-def alerts(request: HttpRequest) -> HttpResponse:
-    """Show the list of alerts."""
+def _listing(request: HttpRequest) -> dict[str, object]:
     query = lists.Filter.of(request.GET)
-    now = timezone.now()
-    context = {
-        "choices": lists.choices(query, now),
-        "silences": SILENCES,
-    }
-    return render(request, "alerts/list.html", _listing(request, query) | context)
-
-
-@require_safe
-@never_cache
-@_may_see
-def alerts_live(request: HttpRequest) -> HttpResponse:
-    """Return the part of the list that refreshes itself."""
-    query = lists.Filter.of(request.GET)
-    return render(request, "alerts/list_live.html", _listing(request, query))
-
-
-def _listing(request: HttpRequest, query: lists.Filter) -> dict[str, object]:
     listing = lists.read_page(query, request.GET.get("page", ""), timezone.now())
     here = f"{reverse('alerts')}?{query.query}"
     number = listing.page.number
     return {"listing": listing, "here": f"{here}&page={number}" if number > 1 else here}
 
 
-@require_safe
-@never_cache
-@_may_see
-def alert(request: HttpRequest, key: int) -> HttpResponse:
-    """Show one alert and its history."""
-    context = {"silences": SILENCES}
-    return render(request, "alerts/alert.html", _detail(key) | context)
+def _around_list(request: HttpRequest) -> dict[str, object]:
+    query = lists.Filter.of(request.GET)
+    return {"choices": lists.choices(query, timezone.now()), "silences": SILENCES}
 
 
-@require_safe
-@never_cache
-@_may_see
-def alert_live(request: HttpRequest, key: int) -> HttpResponse:
-    """Return the part of an alert's page that refreshes itself."""
-    return render(request, "alerts/alert_live.html", _detail(key))
-
-
-def _detail(key: int) -> dict[str, object]:
+def _detail(_: HttpRequest, key: int) -> dict[str, object]:
     now = timezone.now()
     found = get_object_or_404(Alert.objects.select_related("rule", "subject"), pk=key)
     return {
@@ -90,6 +56,14 @@ def _detail(key: int) -> dict[str, object]:
         "strip": strips.of_subject(found.subject, now),
         "now": now,
     }
+
+
+def _around_alert(*_: object, **__: object) -> dict[str, object]:
+    return {"silences": SILENCES}
+
+
+alerts, alerts_live = live.pages("alerts/list.html", VIEW, _listing, _around_list)
+alert, alert_live = live.pages("alerts/alert.html", VIEW, _detail, _around_alert)
 
 
 # --- Operating ----------------------------------------------------------------------------------

@@ -10,33 +10,17 @@ from django.shortcuts import get_object_or_404, redirect, render
 from django.urls import reverse
 from django.utils import timezone
 from django.views.decorators.cache import never_cache
-from django.views.decorators.http import require_http_methods, require_POST, require_safe
+from django.views.decorators.http import require_http_methods, require_POST
 
+from soc.common import live
 from soc.ldap_probe import credentials, importing, lists, pictures
 from soc.ldap_probe.models import Credential, DirectoryServer
 
-_may_see = permission_required("ldap_probe.view_directoryserver", raise_exception=True)
+VIEW = "ldap_probe.view_directoryserver"
 _may_probe = permission_required("ldap_probe.probe_directoryserver", raise_exception=True)
 _may_import = permission_required(
     ("ldap_probe.add_directoryserver", "ldap_probe.change_directoryserver"), raise_exception=True
 )
-
-
-@require_safe
-@never_cache
-@_may_see
-def directories(request: HttpRequest) -> HttpResponse:
-    """Show the list of servers."""
-    held = {"held": credentials.held(request.GET.get("credential", ""))}
-    return render(request, "ldap_probe/list.html", _listing(request) | held)
-
-
-@require_safe
-@never_cache
-@_may_see
-def directories_live(request: HttpRequest) -> HttpResponse:
-    """Return the part of the list that refreshes itself."""
-    return render(request, "ldap_probe/list_live.html", _listing(request))
 
 
 def _listing(request: HttpRequest) -> dict[str, object]:
@@ -44,20 +28,8 @@ def _listing(request: HttpRequest) -> dict[str, object]:
     return {"listing": lists.read_page(query, request.GET.get("page", ""), timezone.now())}
 
 
-@require_safe
-@never_cache
-@_may_see
-def directory(request: HttpRequest, key: int) -> HttpResponse:
-    """Show one server and its history."""
-    return render(request, "ldap_probe/server.html", _detail(request, key))
-
-
-@require_safe
-@never_cache
-@_may_see
-def directory_live(request: HttpRequest, key: int) -> HttpResponse:
-    """Return the part of a server's page that refreshes itself."""
-    return render(request, "ldap_probe/server_live.html", _detail(request, key))
+def _around_list(request: HttpRequest) -> dict[str, object]:
+    return {"held": credentials.held(request.GET.get("credential", ""))}
 
 
 def _detail(request: HttpRequest, key: int) -> dict[str, object]:
@@ -73,9 +45,11 @@ def _detail(request: HttpRequest, key: int) -> dict[str, object]:
     }
 
 
-@require_safe
-@never_cache
-@_may_see
+directories, directories_live = live.pages("ldap_probe/list.html", VIEW, _listing, _around_list)
+directory, directory_live = live.pages("ldap_probe/server.html", VIEW, _detail)
+
+
+@live.page(VIEW)
 def directories_compared(request: HttpRequest) -> HttpResponse:
     """Show the servers of a site side by side."""
     site = request.GET.get("site", "")[: lists.LONGEST_TERM]

@@ -14,6 +14,7 @@ from django.views.decorators.cache import never_cache
 from django.views.decorators.http import require_http_methods, require_POST, require_safe
 
 from soc.access import throttle
+from soc.common import live
 from soc.core import tokens
 from soc.ssl_certs import feed, imports, pages, searches, verification
 from soc.ssl_certs.models import Endpoint, Group
@@ -25,58 +26,31 @@ SHOWN_LINES = 500
 ASKED_LATELY = timedelta(minutes=2)
 """A question whose task was lost keeps nobody from asking again after this."""
 
-_may_see = permission_required(VIEW, raise_exception=True)
 _may_scan = permission_required("ssl_certs.scan_endpoint", raise_exception=True)
 _may_add = permission_required("ssl_certs.add_endpoint", raise_exception=True)
 
 
-@require_safe
-@never_cache
-@_may_see
-def certificates(request: HttpRequest) -> HttpResponse:
-    """Show the list of endpoints."""
+def _listing(request: HttpRequest) -> dict[str, object]:
     query = pages.Filter.of(request.GET)
-    context = {"choices": pages.choices(query)}
-    return render(request, "certificates/list.html", _listing(request, query) | context)
-
-
-@require_safe
-@never_cache
-@_may_see
-def certificates_live(request: HttpRequest) -> HttpResponse:
-    """Return the part of the list that refreshes itself."""
-    query = pages.Filter.of(request.GET)
-    return render(request, "certificates/list_live.html", _listing(request, query))
-
-
-def _listing(request: HttpRequest, query: pages.Filter) -> dict[str, object]:
     listing = pages.read_page(query, request.GET.get("page", ""), timezone.now())
     here = f"{reverse('certificates')}?{query.query}"
     number = listing.page.number
     return {"listing": listing, "here": f"{here}&page={number}" if number > 1 else here}
 
 
-@require_safe
-@never_cache
-@_may_see
-def endpoint(request: HttpRequest, key: int) -> HttpResponse:
-    """Show one endpoint, its chain and its history."""
-    return render(request, "certificates/endpoint.html", _detail(key))
+def _around_list(request: HttpRequest) -> dict[str, object]:
+    return {"choices": pages.choices(pages.Filter.of(request.GET))}
 
 
-@require_safe
-@never_cache
-@_may_see
-def endpoint_live(request: HttpRequest, key: int) -> HttpResponse:
-    """Return the part of an endpoint's page that refreshes itself."""
-    return render(request, "certificates/endpoint_live.html", _detail(key))
-
-
-def _detail(key: int) -> dict[str, object]:
+def _detail(_: HttpRequest, key: int) -> dict[str, object]:
     now = timezone.now()
     related = Endpoint.objects.select_related("certificate", "authority", "group")
     found = get_object_or_404(related.defer("certificate__pem", "authority__pem"), pk=key)
     return {"endpoint": found, "detail": pages.read_detail(found, now), "now": now}
+
+
+certificates, certificates_live = live.pages("certificates/list.html", VIEW, _listing, _around_list)
+endpoint, endpoint_live = live.pages("certificates/endpoint.html", VIEW, _detail)
 
 
 @require_POST
