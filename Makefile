@@ -6,7 +6,7 @@ BENCH ?= tasks
 PYTHON ?= python3
 
 .DEFAULT_GOAL := help
-.PHONY: help up down logs status site passwords certs rotate backup restore mail unit test drill lint words lock bench audit sbom
+.PHONY: help up down logs status site passwords certs rotate backup restore mail app unit test drill lint words lock bench audit sbom
 
 ##@ Run (SITE=name picks a site; else the one started last, or local)
 help: ## This help
@@ -46,6 +46,9 @@ unit: $(VENV)/ready ## Run the unit tests: neither containers nor a browser, abo
 PROCESSES = $(shell cores=$$(nproc); echo $$((cores > 3 ? cores : 3)))
 test: lint ## Run every test that this machine can run; TESTS=path takes some, REQUIRE=all skips none
 	@$(VENV)/bin/pytest --numprocesses $(PROCESSES) $(TESTS)
+
+app: $(VENV)/ready ## Make a new application that passes every test: NAME=demo
+	@$(VENV)/bin/python tests/skeleton/new.py "$(NAME)"
 
 drill: $(VENV)/ready ## Break a running site for minutes, and count what was lost: events, mail, rotation
 	@$(VENV)/bin/pytest -m drill $(TESTS)

@@ -26,6 +26,9 @@ _SITE_ROOT = become_a_process_of_a_site()
 django.setup()
 
 
+# Of applications that are yet to be made.
+collect_ignore = ["skeleton"]
+
 # How long an example takes says how busy the machine is.
 hypothesis.settings.register_profile("untimed", deadline=None)
 hypothesis.settings.load_profile("untimed")

@@ -36,7 +36,10 @@ def pages(
     @page(permission)
     def whole(request: HttpRequest, **arguments: Any) -> HttpResponse:
         around = frame(request, **arguments) if frame else {}
-        return render(request, template, {**read(request, **arguments), **around})
+        query = request.META["QUERY_STRING"]
+        address = f"{request.path}live/{'?' if query else ''}{query}"
+        context = {"live_address": address, **read(request, **arguments), **around}
+        return render(request, template, context)
 
     @page(permission)
     def part(request: HttpRequest, **arguments: Any) -> HttpResponse:

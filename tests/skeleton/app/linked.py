@@ -1,0 +1,3 @@
+"""The application's pages that mails link to."""
+
+LINKED = {"demo": "demo/"}
