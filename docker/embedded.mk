@@ -13,5 +13,8 @@ down status passwords mail certs rotate:
 logs:
 	@docker/embedded/stack logs "$(SITE)" $(S)
 
+rollback:
+	@echo "!! the embedded stack runs the files that are here: \`git checkout\` the version of before, then \`make up\`" >&2; exit 1
+
 backup restore:
 	@echo "!! the embedded stack is for a look: while it is down, copy env/$(SITE).env, env/$(SITE)/ and var/$(SITE)/" >&2; exit 1

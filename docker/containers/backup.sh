@@ -43,7 +43,7 @@ database_root() {
 }
 as_root() {
     docker run --rm --interactive --user 0:0 --network none --cap-drop ALL --cap-add CHOWN \
-        --cap-add DAC_OVERRIDE --cap-add FOWNER --volume "$PWD/env:/env" "$(value APP_IMAGE)" "$@"
+        --cap-add DAC_OVERRIDE --cap-add FOWNER --volume "$PWD/env:/env" "$(app_image)" "$@"
 }
 
 # A dump that ends early has no last line; one that a table is missing from has too few.
@@ -77,6 +77,7 @@ restore() {
     choose_base_images
     build_app_image
     prepare_site
+    adopt_first_image
     say "starting the database alone"
     compose up --detach --wait mariadb
     say "restoring $(tar -xOf "$FROM" tables) tables"

@@ -1,15 +1,60 @@
 # shellcheck shell=sh
 # What `make up` does before it replaces a container; sourced by docker/containers/stack.
-# shellcheck disable=SC2154 # `file` is the stack's
+# shellcheck disable=SC2154,SC2034 # `file`, `site`, `next` and `scaled` are the stack's
 
-# The last image that ran keeps a tag: what is built takes its name.
-keep_previous_image() {
-    container=$(compose ps --all --quiet web 2>/dev/null | head -n 1)
-    [ -n "$container" ] || return 0
-    ran=$(docker inspect --format '{{.Image}}' "$container")
-    if [ "$ran" != "$(docker image inspect --format '{{.Id}}' "$(value APP_IMAGE)")" ]; then
+# The database is migrated: what was built takes the name that is started from now on. What ran
+# until now keeps a tag; it had been migrated for too, so `previous` never is a version that failed.
+adopt_next_image() {
+    ran=$(image_that_ran)
+    if [ -n "$ran" ] && [ "$ran" != "$(image_id "$next")" ]; then
         docker tag "$ran" "$(value APP_IMAGE)-previous"
     fi
+    docker tag "$next" "$(value APP_IMAGE)"
+    docker rmi "$next" >/dev/null
+    next=
+}
+image_that_ran() {
+    container=$(compose ps --all --quiet web 2>/dev/null | head -n 1)
+    [ -z "$container" ] || docker inspect --format '{{.Image}}' "$container"
+}
+
+# A new site has nothing to migrate; other sites of this host may run what has the name.
+adopt_first_image() {
+    if present "$(value APP_IMAGE)"; then
+        docker rmi "$next" >/dev/null
+        next=
+    else
+        adopt_next_image
+    fi
+}
+
+# Goes back to the version that ran before, if the database is still one that it knows.
+rollback() {
+    app=$(value APP_IMAGE)
+    present "$app-previous" ||
+        die "there is no $app-previous: this host has had one version only; restore a backup (docs/operations.md)"
+    ran=$(image_that_ran)
+    [ "$ran" != "$(image_id "$app-previous")" ] ||
+        die "$app-previous is what runs; nothing was changed"
+    running mariadb || compose up --detach --wait mariadb || die "the database did not start: \`make logs S=mariadb\`"
+    unknown=$(APP_IMAGE=$app-previous docker compose --env-file "$file" run --rm --no-deps -T migrate \
+        python3 - <docker/containers/unknown_migrations.py) ||
+        die "the previous version cannot read the database; nothing was changed"
+    [ -z "$unknown" ] ||
+        die "the database was migrated since: $app-previous does not know $unknown. Nothing was changed. Restore the backup of before: docs/operations.md, Restore"
+    scaled=$(scaled)
+    docker tag "$app-previous" "$app"
+    [ -z "$ran" ] || docker tag "$ran" "$app-previous"
+    replace || {
+        status || true
+        die "not every service became healthy: look at \`make logs S=<service>\`"
+    }
+    say "the version of before runs again; \`make rollback\` goes forward again"
+    say "compose.yaml and configs/ are still the new ones: \`git checkout\` the version of before before the next \`make up\`"
+}
+
+way_back() {
+    ! present "$(value APP_IMAGE)-previous" || echo ". \`make rollback\` goes back to the version that ran before"
 }
 
 # MAJOR.MINOR of what an image runs, and of what wrote a volume last; nothing if nobody knows.
@@ -26,7 +71,7 @@ volume_series() {
         rabbitmq) file=soc-series ;;
     esac
     docker run --rm --network none --user 0:0 --entrypoint sh --volume "$2:/volume:ro" \
-        "$(value APP_IMAGE)" -c "cat /volume/$file" 2>/dev/null | series
+        "$(app_image)" -c "cat /volume/$file" 2>/dev/null | series
 }
 series() { sed -nE 's/^([0-9]+\.[0-9]+).*/\1/p' | head -n 1; }
 is_older() { [ "$1" != "$2" ] && [ "$(printf '%s\n%s\n' "$1" "$2" | sort -V | head -n 1)" = "$1" ]; }
@@ -76,12 +121,12 @@ migrate() {
     say "migrating the database"
     running rabbitmq || compose up --detach --no-deps rabbitmq
     compose up --detach --wait mariadb || die "the database did not start: \`make logs S=mariadb\`"
-    compose up --detach --no-deps --force-recreate migrate
+    APP_IMAGE=$next docker compose --env-file "$file" up --detach --no-deps --force-recreate migrate
     container=$(compose ps --all --quiet migrate | head -n 1)
     [ "$(docker wait "$container")" != 0 ] || return 0
     docker logs --tail 20 "$container" >&2
     if running web; then
-        die "the migration failed: the old version runs on, and its image is $(value APP_IMAGE)-previous. \`make up\` goes on where the migration stopped"
+        die "the migration failed: the old version runs on, and nothing was replaced. Mend what the lines above say, then \`make up\` goes on where the migration stopped; to stay with the old version, \`git checkout\` it"
     fi
     die "the migration failed, nothing else was started; \`make up\` goes on where it stopped"
 }

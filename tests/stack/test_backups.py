@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import tarfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -81,34 +82,71 @@ def site(stack: Stack) -> Iterator[Stack]:
         second.remove()
 
 
-BROKEN = """
+MIGRATION = """
 from django.db import migrations
 
 class Migration(migrations.Migration):
-    dependencies = (("core", "0004_dead_letters"),)
-    operations = (migrations.RunSQL("SELECT no_such_column"),)
+    dependencies = (("core", "{leaf}"),)
+    operations = (migrations.RunSQL("{sql}"),)
 """
+
+
+@contextlib.contextmanager
+def migration(site: Stack, sql: str) -> Iterator[None]:
+    """Let the tree have one more migration."""
+    folder = site.folder / "app/soc/core/migrations"
+    leaf = max(one.stem for one in folder.glob("0*.py"))
+    added = folder / "9999_added.py"
+    added.write_text(MIGRATION.format(leaf=leaf, sql=sql))
+    try:
+        yield
+    finally:
+        added.unlink()
+
+
+def id_of(image: str) -> str:
+    return run("docker", "image", "inspect", image, "--format={{.Id}}").strip()
 
 
 @pytest.mark.drill
 def test_a_failed_migration_replaces_nothing(site: Stack) -> None:
     ran = site.inspect("web")
-    broken = site.folder / "app/soc/core/migrations/9999_broken.py"
-    broken.write_text(BROKEN)
-    try:
+    with migration(site, "SELECT no_such_column"):
         said = site.make("up", check=False)
-    finally:
-        broken.unlink()
     assert "no_such_column" in said
     assert "the old version runs on" in said
     assert site.inspect("web")["Id"] == ran["Id"]
     assert site.health("web") == "healthy"
-    previous = run(
-        "docker", "image", "inspect", f"{ran['Config']['Image']}-previous", "--format={{.Id}}"
-    )
-    assert previous.strip() == ran["Image"]
+    assert id_of(image_of(site)) == ran["Image"]
+    run("docker", "compose", "up", "--detach", "--no-deps", "web", cwd=site.folder)
+    assert site.inspect("web")["Image"] == ran["Image"]
     site.make("up")
     assert site.health("web") == "healthy"
+
+
+@pytest.mark.drill
+def test_a_rollback_starts_the_version_of_before_if_it_knows_the_database(site: Stack) -> None:
+    first = site.inspect("web")["Image"]
+    settings = site.folder / "app/soc/settings.py"
+    text = settings.read_text()
+    settings.write_text(f"{text}\n# Another version.\n")
+    try:
+        site.make("up")
+        second = site.inspect("web")["Image"]
+        assert second != first
+        assert "the version of before runs again" in site.make("rollback")
+        assert site.inspect("web")["Image"] == first
+        assert id_of(image_of(site)) == first
+        assert id_of(f"{image_of(site)}-previous") == second
+    finally:
+        settings.write_text(text)
+    with migration(site, "SELECT 1"):
+        site.make("up")
+    said = site.make("rollback", check=False)
+    assert "does not know core.9999_added" in said
+    assert site.inspect("web")["Image"] not in (first, second)
+    as_root(site, "DELETE FROM django_migrations WHERE name = '9999_added'")
+    assert "the version of before runs again" in site.make("rollback")
 
 
 @pytest.mark.drill

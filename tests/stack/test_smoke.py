@@ -231,9 +231,12 @@ def test_docker_compose_scale_works_without_any_option_and_outlives_make_up(stac
     scale = ["docker", "compose", "scale"]
     run(*scale, "worker-shared=2", cwd=stack.folder)
     wait_for("two consumers", lambda: stack.queues()["shared"]["consumers"] == 2)
+    run("docker", "compose", "stop", "worker-shared", cwd=stack.folder)
+    run(*scale, "worker-ldap-probe=0", cwd=stack.folder)
     stack.make("up")
     assert len(stack.compose("ps", "--quiet", "worker-shared").split()) == 2
-    run(*scale, "worker-shared=1", cwd=stack.folder)
+    assert stack.compose("ps", "--all", "--quiet", "worker-ldap-probe") == ""
+    run(*scale, "worker-shared=1", "worker-ldap-probe=1", cwd=stack.folder)
     wait_for("one consumer", lambda: stack.queues()["shared"]["consumers"] == 1)
 
 
