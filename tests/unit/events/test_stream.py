@@ -291,22 +291,7 @@ def test_a_worker_that_is_told_to_stop_writes_what_it_holds(
     assert told(link, "basic_ack")[-1] == (51,)
 
 
-@pytest.fixture
-def committed(django_db_setup: None, django_db_blocker: Any) -> Iterator[None]:
-    """No transaction around the test, because another thread writes.
-
-    A flush would also take what the migrations wrote.
-    """
-    from soc.events import models
-
-    with django_db_blocker.unblock():
-        yield
-        for model in (models.Event, models.DeadLetter, models.IngestCount, models.Bot):
-            model.objects.all().delete()
-        models.EventSource.objects.filter(provider="Test Robot").delete()
-
-
-@pytest.mark.usefixtures("committed")
+@pytest.mark.usefixtures("transactional_db")  # another thread writes
 def test_the_file_broker_works_too(settings: Any) -> None:
     """The embedded stack: malformed messages become dead letters without the broker's help."""
     from soc.events.models import DeadLetter, Event, EventSource
