@@ -394,3 +394,8 @@ def missing(what: str) -> NoReturn:
     if os.environ.get("REQUIRE") == "all":
         pytest.fail(f"{what}, and REQUIRE=all")
     pytest.skip(what)
+
+
+def html_of(answer: Any) -> str:
+    """Return the HTML of an answer as browsers read it, where a line feed is a blank."""
+    return " ".join(answer.content.decode().split())

@@ -12,6 +12,7 @@ from django.test import Client
 from django.utils import timezone
 from django_celery_beat.models import IntervalSchedule, PeriodicTask
 
+from harness import html_of
 from soc.alerts import panels as alert_panels
 from soc.alerts.models import Alert, AlertEvent, Rule, Subject
 from soc.beat.models import Instance, LagSample
@@ -309,7 +310,7 @@ def test_the_beats_are_shown_the_leader_first(browser: Client, now: datetime) ->
     assert (beats.leader.name, beats.highest) == ("first", 7)
     assert beats.line == "M0 13.9h0 M100 31.0h0 M120 1.0h0"
     assert sentences(now) == []
-    page = browser.get("/", secure=True).content.decode()
+    page = html_of(browser.get("/", secure=True))
     assert "leads 5 schedules, lag 0.2 s" in page
     assert "2 runs lost" in page
 

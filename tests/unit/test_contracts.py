@@ -596,3 +596,14 @@ def test_no_two_files_of_tests_have_one_name() -> None:
     """pytest imports them by their names alone, and leaves out the second of a whole run."""
     names = [file.name for file in (REPOSITORY / "tests").rglob("test_*.py")]
     assert sorted(names) == sorted(set(names))
+
+
+def test_no_line_of_a_template_is_long() -> None:
+    longest = 140
+    found = [
+        f"{path.relative_to(REPOSITORY)}:{number}"
+        for path in (REPOSITORY / "app").rglob("*.html")
+        for number, line in enumerate(path.read_text().splitlines(), start=1)
+        if len(line) > longest
+    ]
+    assert found == []

@@ -12,6 +12,7 @@ from django.contrib.auth.models import Permission, User
 from django.http import HttpResponse
 from django.test import Client
 
+from harness import html_of
 from mailing import Clock
 from soc.alerts import actions, rounds
 from soc.alerts.models import OPEN, Alert, Rule, Silence
@@ -271,7 +272,7 @@ def test_a_link_acknowledges_its_own_alert_and_nothing_that_is_over(
 ) -> None:
     report("critical", subject="bot-2")
     report("ok")
-    page = anybody().get(path_of(mail), secure=True).content.decode()
+    page = html_of(anybody().get(path_of(mail), secure=True))
     assert "there is nothing left to do" in page
     assert Client().post(path_of(mail), FORM, secure=True).status_code == 302
     assert set(Alert.objects.values_list("state", flat=True)) == {"firing", "resolved"}

@@ -13,6 +13,7 @@ from django.contrib.auth.models import Group, User
 from django.test import Client
 from django.utils import timezone
 
+from harness import html_of
 from soc.ldap_probe import lists, pictures
 from soc.ldap_probe.models import DirectoryServer, ProbeResult, Profile, State
 from soc.ldap_probe.probe import Phase
@@ -33,7 +34,7 @@ def member_of(group: str) -> Client:
 def shown(client: Client, path: str) -> str:
     answer = client.get(path, secure=True)
     assert answer.status_code == 200, (path, answer.status_code)
-    return answer.content.decode()
+    return html_of(answer)
 
 
 def with_history(count: int, probes: int = 40) -> list[DirectoryServer]:

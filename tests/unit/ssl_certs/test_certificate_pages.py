@@ -16,6 +16,7 @@ from django.utils import timezone
 from django_celery_beat.models import PeriodicTask
 from icalendar import Calendar
 
+from harness import html_of
 from soc.core import tokens
 from soc.ssl_certs import picture, strips
 from soc.ssl_certs.models import Certificate, Change, Endpoint, Observation, Verification
@@ -65,7 +66,7 @@ def endpoint(name: str, status: str = "ok", days: float = 100, **values: Any) ->
 def text(client: Client, path: str) -> str:
     answer = client.get(path, secure=True)
     assert answer.status_code == 200, answer
-    return answer.content.decode()
+    return html_of(answer)
 
 
 def test_the_list_begins_with_the_worst(viewer: Client) -> None:
@@ -199,7 +200,7 @@ def test_who_may_only_look_cannot_verify_or_import(viewer: Client) -> None:
 
 def test_an_import_writes_nothing_before_it_was_looked_at(browser: Client) -> None:
     form = {"text": "www.example.org\nbad..host", "port": 8443, "action": "check"}
-    page = browser.post("/certificates/import/", form, secure=True).content.decode()
+    page = html_of(browser.post("/certificates/import/", form, secure=True))
     assert "1 new, 0 watched already, 0 addresses to search, 1 problem" in page
     assert "is no host name" in page
     assert not Endpoint.objects.exists()
