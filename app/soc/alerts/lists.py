@@ -3,14 +3,11 @@
 Everything is read in a fixed number of queries, and long texts are cut by the database.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, fields
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from datetime import datetime, timedelta
-from functools import cached_property
-from typing import Self
-from urllib.parse import urlencode
 
-from django.core.paginator import Page, Paginator
+from django.core.paginator import Page
 from django.db.models import Count, Exists, Max, OuterRef, Q, QuerySet
 from django.db.models.functions import Left
 
@@ -18,6 +15,8 @@ from soc.alerts import notified
 from soc.alerts.models import OPEN, Alert, AlertEvent, Rule
 from soc.alerts.notified import Notified
 from soc.alerts.spans import in_words
+from soc.common import listing
+from soc.common.listing import Choice, CountedPages, QueryFilter, Tab
 from soc.core.severity import Severity
 from soc.notify.models import OutboundMail
 
@@ -34,8 +33,6 @@ TONES = {
 }
 """How each severity looks, the worst first."""
 
-PAGE = 100
-LONGEST_TERM = 200
 SHOWN_TEXT = 160
 MOST_EVENTS = 200
 MOST_EPISODES = 5
@@ -109,7 +106,7 @@ class Cell:
 
 
 @dataclass(frozen=True)
-class Filter:
+class Filter(QueryFilter):
     """What a person asks to see, as it stands in the address; an unknown value matches nothing."""
 
     application: str = ""
@@ -119,17 +116,6 @@ class Filter:
     state: str = ""
     q: str = ""
     ended: str = ""
-
-    @classmethod
-    def of(cls, query: Mapping[str, str]) -> Self:
-        """Read a query string."""
-        names = [field.name for field in fields(cls)]
-        return cls(**{name: query.get(name, "").strip()[:LONGEST_TERM] for name in names})
-
-    @property
-    def query(self) -> str:
-        """The filter as a query string."""
-        return urlencode({name: value for name, value in asdict(self).items() if value})
 
     def matching(self, now: datetime) -> QuerySet[Alert]:
         """Return the alerts that match, in no order."""
@@ -198,37 +184,6 @@ class Filter:
 
 
 @dataclass(frozen=True)
-class Choice:
-    """One value that a filter offers."""
-
-    value: str
-    label: str
-    chosen: bool
-
-
-@dataclass(frozen=True)
-class Tab:
-    """A state with the number of alerts in it and the list of them."""
-
-    label: str
-    count: int
-    query: str
-    chosen: bool
-
-
-class _Counted(Paginator):
-    """Pages of rows that are counted already."""
-
-    def __init__(self, alerts: QuerySet[Alert], count: int) -> None:
-        super().__init__(alerts, PAGE)
-        self._count = count
-
-    @cached_property
-    def count(self) -> int:
-        return self._count
-
-
-@dataclass(frozen=True)
 class Listing:
     """One page of a filtered list, with what is chosen and what else could be."""
 
@@ -263,14 +218,15 @@ class Listing:
         return [self._tab(value, label) for value, label in shown]
 
     def _tab(self, value: str, label: str) -> Tab:
-        other = Filter(**asdict(self.filter) | {"state": value})
-        return Tab(label, other.count(self.cells), other.query, chosen=value == self.filter.state)
+        other = self.filter.but(state=value)
+        chosen = value == self.filter.state
+        return Tab(label, "none", other.count(self.cells), other.query, chosen)
 
 
 def read_page(query: Filter, number: str, now: datetime) -> Listing:
     """Read one page of a list; a number beyond the last page is the last page."""
     cells = query.cells(now)
-    page = _Counted(query.ordered(now), query.count(cells)).get_page(number)
+    page = CountedPages(query.ordered(now), query.count(cells)).get_page(number)
     return Listing(now, query, page, rows(page.object_list, now), cells)
 
 
@@ -285,14 +241,7 @@ def choices(query: Filter, now: datetime) -> dict[str, list[Choice]]:
         "severity": [(str(s.label), str(s.label)) for s in TONES if s != Severity.OK],
         "ended": [(days, f"resolved in the last {days} days") for days in ENDED],
     }
-    return {name: _choices(getattr(query, name), pairs) for name, pairs in offered.items()}
-
-
-def _choices(chosen: str, pairs: Sequence[tuple[str, str]]) -> list[Choice]:
-    # A chosen value stays on offer, so that a list that has become empty still says why.
-    if chosen and chosen not in dict(pairs):
-        pairs = [*pairs, (chosen, chosen)]
-    return [Choice(value, label, value == chosen) for value, label in pairs]
+    return {name: listing.choices(getattr(query, name), pairs) for name, pairs in offered.items()}
 
 
 # --- One alert ----------------------------------------------------------------------------------

@@ -2,21 +2,18 @@
 
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Self
-from urllib.parse import urlencode
 
 from django.core.paginator import Page, Paginator
 from django.db.models import Case, Count, Q, QuerySet, Value, When
 
+from soc.common.listing import PAGE, QueryFilter, Tab
 from soc.ldap_probe import pictures
 from soc.ldap_probe.diagnostics import ANSWERED
 from soc.ldap_probe.models import DirectoryServer, ProbeResult, State
 from soc.ldap_probe.probe import Phase
 
-PAGE = 100
-LONGEST_TERM = 200
 MOST_RESULTS = 30
 MOST_COMPARED = 100
 COMPARED_FOR = timedelta(hours=6)
@@ -46,7 +43,7 @@ TIMES = tuple(f"{phase.value}_ms" for phase in Phase)
 
 
 @dataclass(frozen=True)
-class Filter:
+class Filter(QueryFilter):
     """What a person asks to see, as it stands in the address; an unknown value matches nothing."""
 
     site: str = ""
@@ -54,21 +51,6 @@ class Filter:
     state: str = ""
     credential: str = ""
     q: str = ""
-
-    @classmethod
-    def of(cls, query: Mapping[str, str]) -> Self:
-        """Read a query string."""
-        names = [field.name for field in fields(cls)]
-        return cls(**{name: query.get(name, "").strip()[:LONGEST_TERM] for name in names})
-
-    @property
-    def query(self) -> str:
-        """The filter as a query string."""
-        return urlencode({name: value for name, value in asdict(self).items() if value})
-
-    def but(self, **values: str) -> Self:
-        """Return the same filter with other values."""
-        return type(self)(**asdict(self) | values)
 
     def of_any_state(self) -> QuerySet[DirectoryServer]:
         """Return the watched servers that match but for their states, in no order."""
@@ -106,17 +88,6 @@ class Row:
     def spark(self) -> pictures.Spark:
         """The picture of its last probes."""
         return pictures.spark(self.server.recent)
-
-
-@dataclass(frozen=True)
-class Tab:
-    """A state with the number of servers in it and the list of them."""
-
-    label: str
-    tone: str
-    count: int
-    query: str
-    chosen: bool
 
 
 @dataclass(frozen=True)

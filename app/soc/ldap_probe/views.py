@@ -13,6 +13,7 @@ from django.views.decorators.cache import never_cache
 from django.views.decorators.http import require_http_methods, require_POST
 
 from soc.common import live
+from soc.common.listing import LONGEST_TERM
 from soc.ldap_probe import credentials, importing, lists, pictures
 from soc.ldap_probe.models import Credential, DirectoryServer
 
@@ -52,7 +53,7 @@ directory, directory_live = live.pages("ldap_probe/server.html", VIEW, _detail)
 @live.page(VIEW)
 def directories_compared(request: HttpRequest) -> HttpResponse:
     """Show the servers of a site side by side."""
-    site = request.GET.get("site", "")[: lists.LONGEST_TERM]
+    site = request.GET.get("site", "")[:LONGEST_TERM]
     context = {
         "site": site,
         "rows": lists.compare(site, timezone.now()),

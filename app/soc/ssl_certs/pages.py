@@ -4,16 +4,15 @@ Everything is read in a fixed number of queries.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import dataclass
 from datetime import UTC, datetime
-from functools import cached_property
-from typing import Self
-from urllib.parse import urlencode
 
-from django.core.paginator import Page, Paginator
+from django.core.paginator import Page
 from django.db.models import Case, Count, F, Q, QuerySet, Value, When
 from django.db.models.functions import Left, TruncDate
 
+from soc.common import listing
+from soc.common.listing import Choice, CountedPages, QueryFilter, Tab
 from soc.ssl_certs import picture, strips
 from soc.ssl_certs.models import (
     Certificate,
@@ -29,8 +28,6 @@ from soc.trust.models import Authority
 
 Status = Endpoint.Status
 
-PAGE = 100
-LONGEST_TERM = 200
 SHOWN_TEXT = 160
 LONGEST_BAR = 90
 """Days left that fill the bar of a certificate."""
@@ -77,7 +74,7 @@ class Row:
 
 
 @dataclass(frozen=True)
-class Filter:
+class Filter(QueryFilter):
     """What a person asks to see, as it stands in the address; an unknown value matches nothing."""
 
     status: str = ""
@@ -85,21 +82,6 @@ class Filter:
     authority: str = ""
     protocol: str = ""
     q: str = ""
-
-    @classmethod
-    def of(cls, query: Mapping[str, str]) -> Self:
-        """Read a query string."""
-        names = [field.name for field in fields(cls)]
-        return cls(**{name: query.get(name, "").strip()[:LONGEST_TERM] for name in names})
-
-    @property
-    def query(self) -> str:
-        """The filter as a query string."""
-        return urlencode({name: value for name, value in asdict(self).items() if value})
-
-    def with_status(self, status: str) -> Self:
-        """Return the same filter for another status."""
-        return type(self)(**asdict(self) | {"status": status})
 
     def of_any_status(self) -> QuerySet[Endpoint]:
         """Return the enabled endpoints that match but for the status, in no order."""
@@ -126,38 +108,6 @@ class Filter:
         """Return the endpoints that match, in no order."""
         endpoints = self.of_any_status()
         return endpoints.filter(status=self.status) if self.status else endpoints
-
-
-@dataclass(frozen=True)
-class Tab:
-    """A status with the number of endpoints that have it and the list of them."""
-
-    label: str
-    tone: str
-    count: int
-    query: str
-    chosen: bool
-
-
-@dataclass(frozen=True)
-class Choice:
-    """One value that a filter offers."""
-
-    value: str
-    label: str
-    chosen: bool
-
-
-class _Counted(Paginator):
-    """Pages of rows that are counted already."""
-
-    def __init__(self, endpoints: QuerySet[Endpoint], count: int) -> None:
-        super().__init__(endpoints, PAGE)
-        self._count = count
-
-    @cached_property
-    def count(self) -> int:
-        return self._count
 
 
 @dataclass(frozen=True)
@@ -192,7 +142,7 @@ def tabs(query: Filter, counts: Mapping[str, int]) -> list[Tab]:
     shown = [("", "All", "idle", sum(counts.values()))]
     shown += [(s.value, str(s.label), tone, counts.get(s.value, 0)) for s, tone in TONES.items()]
     return [
-        Tab(label, tone, count, query.with_status(value).query, value == query.status)
+        Tab(label, tone, count, query.but(status=value).query, value == query.status)
         for value, label, tone, count in shown
     ]
 
@@ -212,7 +162,7 @@ def read_page(query: Filter, number: str, now: datetime) -> Listing:
     """Read one page of a list; a number beyond the last page is the last page."""
     known = counts(query)
     total = known.get(query.status, 0) if query.status else sum(known.values())
-    page = _Counted(_ordered(query.matching()), total).get_page(number)
+    page = CountedPages(_ordered(query.matching()), total).get_page(number)
     endpoints = list(page.object_list)
     drawn = strips.of_endpoints(endpoints, now)
     rows = [Row(endpoint, now, drawn[endpoint.pk]) for endpoint in endpoints]
@@ -254,14 +204,7 @@ def choices(query: Filter) -> dict[str, list[Choice]]:
         "authority": [(SYSTEM, "the system's store"), *authorities],
         "protocol": protocols,
     }
-    return {name: _choices(getattr(query, name), pairs) for name, pairs in offered.items()}
-
-
-def _choices(chosen: str, pairs: Sequence[tuple[str, str]]) -> list[Choice]:
-    # A chosen value stays on offer, so that a list that has become empty still says why.
-    if chosen and chosen not in dict(pairs):
-        pairs = [*pairs, (chosen, chosen)]
-    return [Choice(value, label, value == chosen) for value, label in pairs]
+    return {name: listing.choices(getattr(query, name), pairs) for name, pairs in offered.items()}
 
 
 # --- One endpoint -------------------------------------------------------------------------------

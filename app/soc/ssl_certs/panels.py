@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
+from soc.common.listing import Tab
 from soc.common.panels import Panel
 from soc.ssl_certs import pages
 
@@ -14,7 +15,7 @@ MOST_ENDPOINTS = 50
 class WorstEndpoints:
     """The enabled endpoints, the worst first, as their own page shows them."""
 
-    tabs: Sequence[pages.Tab]
+    tabs: Sequence[Tab]
     rows: Sequence[pages.Row]
 
     @property
