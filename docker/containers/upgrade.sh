@@ -76,6 +76,12 @@ volume_series() {
 series() { sed -nE 's/^([0-9]+\.[0-9]+).*/\1/p' | head -n 1; }
 is_older() { [ "$1" != "$2" ] && [ "$(printf '%s\n%s\n' "$1" "$2" | sort -V | head -n 1)" = "$1" ]; }
 
+# Whether a service's container, if there is one, was made of another image than its variable names.
+is_replaced() {
+    container=$(compose ps --all --quiet "$1" | head -n 1)
+    [ -z "$container" ] || [ "$(docker inspect --format '{{.Image}}' "$container")" != "$(image_id "$(value "$2")")" ]
+}
+
 # Neither server reads what a newer series of it has written: MariaDB logs errors and serves on,
 # RabbitMQ hangs before it serves.
 refuse_downgrades() {
@@ -83,11 +89,8 @@ refuse_downgrades() {
         name=$(echo "$server" | tr '[:lower:]' '[:upper:]')_IMAGE
         volume=$(value COMPOSE_PROJECT_NAME)_$server
         docker volume inspect "$volume" >/dev/null 2>&1 || continue
-        container=$(compose ps --all --quiet "$server" | head -n 1)
-        image=$(docker image inspect --format '{{.Id}}' "$(value "$name")")
-        if [ -n "$container" ] && [ "$(docker inspect --format '{{.Image}}' "$container")" = "$image" ]; then
-            continue
-        fi
+        is_replaced "$server" "$name" || continue
+        image=$(image_id "$(value "$name")")
         wrote=$(volume_series "$server" "$volume")
         [ -n "$wrote" ] || continue
         runs=$(image_series "$server" "$image")
@@ -116,11 +119,13 @@ settle_broker() {
         say "RabbitMQ's feature flags could not be enabled; the next \`make up\` tries again"
 }
 
-# Migrates while the old version still serves. On failure nothing has been replaced.
+# Migrates while the old version still serves, its servers as well: what changes of MariaDB and
+# RabbitMQ is replaced afterwards. On failure nothing has been replaced.
 migrate() {
-    say "migrating the database"
     running rabbitmq || compose up --detach --no-deps rabbitmq
-    compose up --detach --wait mariadb || die "the database did not start: \`make logs S=mariadb\`"
+    running mariadb || compose up --detach --wait mariadb || die "the database did not start: \`make logs S=mariadb\`"
+    backup_before_upgrade
+    say "migrating the database"
     APP_IMAGE=$next docker compose --env-file "$file" up --detach --no-deps --force-recreate migrate
     container=$(compose ps --all --quiet migrate | head -n 1)
     [ "$(docker wait "$container")" != 0 ] || return 0
@@ -129,4 +134,19 @@ migrate() {
         die "the migration failed: the old version runs on, and nothing was replaced. Mend what the lines above say, then \`make up\` goes on where the migration stopped; to stay with the old version, \`git checkout\` it"
     fi
     die "the migration failed, nothing else was started; \`make up\` goes on where it stopped"
+}
+
+# A database that is migrated, or opened by a newer series of its server, does not go back.
+backup_before_upgrade() {
+    [ "${BACKUP:-yes}" != no ] || return 0
+    [ "$(count_tables)" != 0 ] || return 0
+    if is_replaced mariadb MARIADB_IMAGE; then
+        say "MariaDB will be replaced: backing up first (BACKUP=no does not)"
+    elif ! APP_IMAGE=$next docker compose --env-file "$file" run --rm --no-deps -T migrate \
+        python3 manage.py migrate --check >/dev/null 2>&1; then
+        say "the database will be migrated: backing up first (BACKUP=no does not)"
+    else
+        return 0
+    fi
+    backup
 }

@@ -25,7 +25,7 @@ def image_of(stack: Stack) -> str:
 
 
 def backups(stack: Stack) -> set[Path]:
-    return set((stack.folder / "backups").iterdir())
+    return set((stack.folder / "backups").glob(f"soc-{stack.site}-*.tar"))
 
 
 @pytest.fixture(scope="module")
@@ -150,6 +150,32 @@ def test_a_rollback_starts_the_version_of_before_if_it_knows_the_database(site: 
 
 
 @pytest.mark.drill
+def test_a_server_is_replaced_after_a_backup_and_the_migration(site: Stack) -> None:
+    values, _ = environment.parse(site.env_file.read_text())
+    other = f"{site.project}-mariadb:other"
+    build = f"FROM {values['MARIADB_IMAGE']}\nLABEL other=yes\n"
+    run("docker", "build", "--quiet", f"--tag={other}", "-", stdin=build)
+    present = site.inspect("mariadb")["Id"]
+    before = backups(site)
+    text = site.env_file.read_text()
+    site.env_file.write_text(text.replace(values["MARIADB_IMAGE"], other))
+    try:
+        with migration(site, "SELECT no_such_column"):
+            assert "the old version runs on" in site.make("up", check=False)
+        assert site.inspect("mariadb")["Id"] == present
+        (archive,) = backups(site) - before
+        site.make("up")
+        assert site.inspect("mariadb")["Image"] == id_of(other)
+        assert len(backups(site) - before) == 2
+    finally:
+        site.env_file.write_text(text)
+    assert archive.stat().st_mode & 0o077 == 0
+    site.make("up", "BACKUP=no")
+    assert len(backups(site) - before) == 2
+    run("docker", "rmi", other)
+
+
+@pytest.mark.drill
 def test_an_older_server_is_refused_before_it_starts(site: Stack) -> None:
     site.make("down")
     volume = f"{site.project}_rabbitmq"
@@ -172,8 +198,9 @@ def test_a_restored_site_has_what_the_backup_had(site: Stack) -> None:
     before = as_root(site, count)
     site.compose("stop", "beat", "worker-email")
     password = site.secret("migrate", "admin_password")
-    said = site.make("backup")
-    (archive,) = [one for one in backups(site) if site.site in one.name]
+    earlier = backups(site)
+    site.make("backup")
+    (archive,) = backups(site) - earlier
     site.remove()
     run("docker", "run", "--rm", "--user=0", f"--volume={site.folder}/env:/env", image_of(site),
         "rm", "-r", f"/env/{site.site}", f"/env/{site.site}.env")  # fmt: skip
