@@ -10,10 +10,15 @@ from pathlib import Path
 
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
+from cryptography.hazmat.primitives.asymmetric import ec, ed25519, mldsa, rsa
 from cryptography.x509.oid import AuthorityInformationAccessOID, NameOID
 
-Key = ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey | ed25519.Ed25519PrivateKey
+Key = (
+    ec.EllipticCurvePrivateKey
+    | rsa.RSAPrivateKey
+    | ed25519.Ed25519PrivateKey
+    | mldsa.MLDSA65PrivateKey
+)
 
 NOW = dt.datetime.now(dt.UTC).replace(microsecond=0)
 DAY = dt.timedelta(days=1)
@@ -94,7 +99,8 @@ def issue(
         builder = builder.add_extension(x509.AuthorityInformationAccess([access]), critical=False)
     for extension, critical in extensions:
         builder = builder.add_extension(extension, critical=critical)
-    digest = None if isinstance(signer, ed25519.Ed25519PrivateKey) else hashes.SHA256()
+    has_own_hash = isinstance(signer, ed25519.Ed25519PrivateKey | mldsa.MLDSA65PrivateKey)
+    digest = None if has_own_hash else hashes.SHA256()
     return Issued(builder.sign(signer, digest), key)
 
 

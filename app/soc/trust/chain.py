@@ -359,7 +359,7 @@ def verify(
         findings += _purpose_findings(path)
         findings += _name_findings(chain[0], name)
         findings += _time_findings(chain[0], at)
-        revoked, remarks = revocation.check(path, evidence, at)
+        revoked, remarks = revocation.check(path, evidence, at, (*chain, *trust.anchors))
         findings += [_revoked(path[depth], depth, why) for depth, why in revoked]
         remarks += _unread(path)
     except _UNDECODABLE as error:

@@ -7,6 +7,7 @@ on.
 
 from __future__ import annotations
 
+import contextlib
 import datetime as dt
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -16,9 +17,9 @@ from typing import Any
 from cryptography import x509
 from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes
-from cryptography.hazmat.primitives.asymmetric import ec, ed448, ed25519, padding, rsa
+from cryptography.hazmat.primitives.asymmetric import ec, ed448, ed25519, mldsa, padding, rsa
 from cryptography.x509 import ocsp
-from cryptography.x509.oid import ExtendedKeyUsageOID
+from cryptography.x509.oid import ExtendedKeyUsageOID, SignatureAlgorithmOID
 from OpenSSL import crypto
 from OpenSSL.SSL import X509VerificationCodes as Code
 
@@ -38,11 +39,16 @@ Revoked = tuple[int, str]
 
 
 def check(
-    path: Sequence[x509.Certificate], evidence: Evidence, at: dt.datetime
+    path: Sequence[x509.Certificate],
+    evidence: Evidence,
+    at: dt.datetime,
+    others: Sequence[x509.Certificate] = (),
 ) -> tuple[list[Revoked], tuple[str, ...]]:
     """Return the revoked certificates of a path and remarks on evidence that does not count.
 
     The trust anchor, which nobody above it could revoke, and a leaf without a path are not checked.
+    `others` are the presented certificates and trust anchors, of which one may have signed a list,
+    that of an authority with a new key (RFC 5280, 6.3.3).
     """
     revoked: list[Revoked] = []
     remarks: list[str] = []
@@ -51,7 +57,7 @@ def check(
             if depth == 0 and evidence.staple and (why := _by_staple(cert, issuer, evidence, at)):
                 revoked.append((depth, why))
                 continue
-            if why := _by_list(cert, issuer, evidence, at):
+            if why := _by_list(cert, path[depth + 1 :], evidence, at, others):
                 revoked.append((depth, why))
         except _NoEvidence as reason:
             remarks.append(f"Revocation at depth {depth} was not checked: {reason}.")
@@ -103,19 +109,10 @@ def _check_responder(
 
     RFC 6960 section 4.2.2.2. Raises _NoEvidence otherwise.
     """
-    try:
-        algorithm = response.signature_hash_algorithm
-    except UnsupportedAlgorithm:
-        raise _unsupported(response) from None
     responders = [issuer, *(c for c in response.certificates if _is_appointed(c, issuer, at))]
     for responder in responders:
         try:
-            _check_signature(
-                responder,
-                response.signature,
-                response.tbs_response_bytes,
-                algorithm,
-            )
+            _check_signature(responder, response)
         except InvalidSignature:
             continue
         except UnsupportedAlgorithm:
@@ -142,22 +139,49 @@ def _is_appointed(cert: x509.Certificate, issuer: x509.Certificate, at: dt.datet
     return in_time and ExtendedKeyUsageOID.OCSP_SIGNING in usages
 
 
-def _check_signature(
-    signer: x509.Certificate,
-    signature: bytes,
-    data: bytes,
-    algorithm: hashes.HashAlgorithm | None,
-) -> None:
-    """Raise InvalidSignature unless `signer` has signed `data`."""
+_SIGNS_DATA = (
+    *(ed25519.Ed25519PublicKey, ed448.Ed448PublicKey),
+    *(mldsa.MLDSA44PublicKey, mldsa.MLDSA65PublicKey, mldsa.MLDSA87PublicKey),
+)
+"""Keys that sign what they are given and leave no choice of a hash (RFC 8032, FIPS 204)."""
+
+_HASHES_OF_PSS = (hashes.SHA256(), hashes.SHA384(), hashes.SHA512())
+"""Those of RSASSA-PSS in TLS (RFC 8446, 4.2.3): the library does not tell a response's own."""
+
+
+def _check_signature(signer: x509.Certificate, response: ocsp.OCSPResponse) -> None:
+    """Check that `signer` has signed a response.
+
+    Raises:
+        InvalidSignature: it has not.
+        UnsupportedAlgorithm: nobody here can tell.
+    """
     key = signer.public_key()
-    if isinstance(key, rsa.RSAPublicKey) and algorithm:
-        key.verify(signature, data, padding.PKCS1v15(), algorithm)
-    elif isinstance(key, ec.EllipticCurvePublicKey) and algorithm:
-        key.verify(signature, data, ec.ECDSA(algorithm))
-    elif isinstance(key, ed25519.Ed25519PublicKey | ed448.Ed448PublicKey):
+    signature, data = response.signature, response.tbs_response_bytes
+    if isinstance(key, _SIGNS_DATA):
         key.verify(signature, data)
+    elif isinstance(key, rsa.RSAPublicKey) and _is_pss(response):
+        _check_pss(key, signature, data)
+    elif isinstance(key, rsa.RSAPublicKey) and (algorithm := response.signature_hash_algorithm):
+        key.verify(signature, data, padding.PKCS1v15(), algorithm)
+    elif isinstance(key, ec.EllipticCurvePublicKey) and (
+        algorithm := response.signature_hash_algorithm
+    ):
+        key.verify(signature, data, ec.ECDSA(algorithm))
     else:
         raise InvalidSignature
+
+
+def _is_pss(response: ocsp.OCSPResponse) -> bool:
+    return response.signature_algorithm_oid == SignatureAlgorithmOID.RSASSA_PSS
+
+
+def _check_pss(key: rsa.RSAPublicKey, signature: bytes, data: bytes) -> None:
+    for algorithm in _HASHES_OF_PSS:
+        scheme = padding.PSS(padding.MGF1(algorithm), padding.PSS.AUTO)
+        with contextlib.suppress(InvalidSignature):
+            return key.verify(signature, data, scheme, algorithm)
+    raise InvalidSignature
 
 
 # --- CRL -----------------------------------------------------------------------------------------
@@ -175,9 +199,13 @@ def addresses(cert: x509.Certificate) -> list[str]:
 
 
 def _by_list(
-    cert: x509.Certificate, issuer: x509.Certificate, evidence: Evidence, at: dt.datetime
+    cert: x509.Certificate,
+    above: Sequence[x509.Certificate],
+    evidence: Evidence,
+    at: dt.datetime,
+    others: Sequence[x509.Certificate],
 ) -> str:
-    """Return why a list calls a certificate revoked, or nothing.
+    """Return why a list calls a certificate revoked, or nothing; `above` is the path from it up.
 
     Raises:
         _NoEvidence: the certificate names lists, and none of them counts.
@@ -188,58 +216,84 @@ def _by_list(
         if crl is None:
             continue
         try:
-            _check_list(crl, cert, issuer, at)
+            _check_times("CRL", crl.last_update_utc, crl.next_update_utc, at)
+            # The library refuses what TLS clients take, SHA-1 above all, and knows nothing of a
+            # list's scope: OpenSSL has the last word.
+            is_revoked = _is_whole_list_of(above[0], crl) or _openssl_calls_revoked(
+                cert, crl, above, others, at
+            )
         except _NoEvidence as error:
             problem = error
             continue
         entry = crl.get_revoked_certificate_by_serial_number(cert.serial_number)
-        return _told(entry.revocation_date_utc, _reason(entry), "its issuer's CRL") if entry else ""
+        if entry and is_revoked:
+            return _told(entry.revocation_date_utc, _reason(entry), "its issuer's CRL")
+        return ""
     if problem:
         raise problem
     return ""
 
 
-def _check_list(
-    crl: x509.CertificateRevocationList,
-    cert: x509.Certificate,
-    issuer: x509.Certificate,
-    at: dt.datetime,
-) -> None:
-    """Raise _NoEvidence unless the issuer has signed the list, and it is about `cert` and `at`."""
-    if crl.issuer != issuer.subject:
-        raise _NoEvidence("the CRL is of another issuer than the certificate")
-    _check_times("CRL", crl.last_update_utc, crl.next_update_utc, at)
+def _is_whole_list_of(issuer: x509.Certificate, crl: x509.CertificateRevocationList) -> bool:
+    """Tell whether an issuer's own key has signed a list of all that it has revoked."""
     try:
         # Of a key that signs nothing the library says so by a TypeError.
         key: Any = issuer.public_key()
-        signed = crl.is_signature_valid(key)
+        scoped = any(isinstance(one.value, _SCOPES) for one in crl.extensions)
+        return crl.issuer == issuer.subject and not scoped and crl.is_signature_valid(key)
     except (ValueError, TypeError, UnsupportedAlgorithm):
-        signed = False
-    # The library refuses what TLS clients take, SHA-1 above all: OpenSSL has the last word.
-    if not signed and (problem := _openssl_refuses(crl, cert, issuer, at)):
-        raise _NoEvidence(f"the CRL is not signed by the issuer ({problem})")
+        return False
 
 
-def _openssl_refuses(
-    crl: x509.CertificateRevocationList,
+_SCOPES = (x509.IssuingDistributionPoint, x509.DeltaCRLIndicator)
+"""Extensions of a list that says less than everything (RFC 5280, 5.2.4 and 5.2.5)."""
+
+_EXTENDED_CRL_SUPPORT = 0x1000
+"""OpenSSL's X509_V_FLAG_EXTENDED_CRL_SUPPORT: lists that another key of the issuer has signed."""
+
+
+def _openssl_calls_revoked(
     cert: x509.Certificate,
-    issuer: x509.Certificate,
+    crl: x509.CertificateRevocationList,
+    above: Sequence[x509.Certificate],
+    others: Sequence[x509.Certificate],
     at: dt.datetime,
-) -> str:
-    """Return why OpenSSL does not take a list for a certificate, or nothing."""
+) -> bool:
+    """Return whether OpenSSL, which checks who may sign a list, calls a certificate revoked by it.
+
+    Raises:
+        _NoEvidence: the list does not count for the certificate.
+    """
     store = crypto.X509Store()
-    store.set_flags(crypto.X509StoreFlags.PARTIAL_CHAIN | crypto.X509StoreFlags.CRL_CHECK)
+    flags = crypto.X509StoreFlags.PARTIAL_CHAIN | crypto.X509StoreFlags.CRL_CHECK
+    store.set_flags(flags | _EXTENDED_CRL_SUPPORT)
     store.set_time(at.astimezone(dt.UTC))
-    store.add_cert(crypto.X509.from_cryptography(issuer))
+    for trusted in above:
+        store.add_cert(crypto.X509.from_cryptography(trusted))
     store.add_crl(crl)
+    # Who signed may be none of the path, but must have been issued by one of it.
+    signers = [crypto.X509.from_cryptography(one) for one in others if one.subject == crl.issuer]
+    leaf = crypto.X509.from_cryptography(cert)
     try:
-        crypto.X509StoreContext(store, crypto.X509.from_cryptography(cert)).verify_certificate()
+        crypto.X509StoreContext(store, leaf, signers).verify_certificate()
     except crypto.X509StoreContextError as error:
-        # That it is revoked is what the list is looked into for; the time is judged elsewhere.
         code, _depth, message = error.errors
-        fine = (Code.ERR_CERT_REVOKED, Code.ERR_CERT_HAS_EXPIRED, Code.ERR_CERT_NOT_YET_VALID)
-        return "" if code in fine else message
-    return ""
+        # The time is judged elsewhere, and OpenSSL looks at it after the lists.
+        if code in (Code.ERR_CERT_HAS_EXPIRED, Code.ERR_CERT_NOT_YET_VALID):
+            return False
+        if code == Code.ERR_CERT_REVOKED:
+            return True
+        raise _NoEvidence(f"the CRL {_why_not(crl, above[0], code)} ({message})") from None
+    return False
+
+
+def _why_not(crl: x509.CertificateRevocationList, issuer: x509.Certificate, code: int) -> str:
+    if code == Code.ERR_DIFFERENT_CRL_SCOPE:
+        return "is not about this certificate"
+    if crl.issuer == issuer.subject:
+        return "is not signed by the issuer"
+    # OpenSSL looks for lists by the name of the certificate's issuer: pyOpenSSL cannot hand it one.
+    return "is of another issuer than the certificate: indirect lists cannot be checked here"
 
 
 def _reason(entry: x509.RevokedCertificate) -> str:

@@ -9,11 +9,12 @@ from collections.abc import Iterator
 from datetime import timedelta
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
+from typing import Any
 
 import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes
-from cryptography.hazmat.primitives.asymmetric import rsa
+from cryptography.hazmat.primitives.asymmetric import mldsa, rsa
 from cryptography.hazmat.primitives.serialization import Encoding
 from cryptography.x509 import ocsp
 from cryptography.x509.oid import ExtendedKeyUsageOID
@@ -61,12 +62,13 @@ def staple(
     status: ocsp.OCSPCertStatus = ocsp.OCSPCertStatus.REVOKED,
     until: float = 1,
     leaf: pki.Issued = LEAF,
+    issuer: pki.Issued = ROOT,
     sent: list[x509.Certificate] | None = None,
 ) -> bytes:
     revoked = status is ocsp.OCSPCertStatus.REVOKED
     builder = ocsp.OCSPResponseBuilder().add_response(
         cert=leaf.cert,
-        issuer=ROOT.cert,
+        issuer=issuer.cert,
         algorithm=hashes.SHA256(),
         cert_status=status,
         this_update=pki.NOW - 3 * DAY,
@@ -77,7 +79,8 @@ def staple(
     builder = builder.responder_id(ocsp.OCSPResponderEncoding.HASH, signer.cert)
     if sent:
         builder = builder.certificates(sent)
-    return builder.sign(signer.key, hashes.SHA256()).public_bytes(Encoding.DER)
+    digest = None if isinstance(signer.key, mldsa.MLDSA65PrivateKey) else hashes.SHA256()
+    return builder.sign(signer.key, digest).public_bytes(Encoding.DER)
 
 
 def judged(evidence: Evidence) -> chain.Verdict:
@@ -190,6 +193,144 @@ def test_a_list_that_openssl_takes_counts(signer: pki.Issued, tmp_path: Path) ->
     expected = Validity.REVOKED if signer is OLD_CA else Validity.VALID
     assert verdict.result is expected
     assert ("CRL signature failure" in " ".join(verdict.remarks)) is (signer is STRANGE_CA)
+
+
+# --- Who may sign, and what for -----------------------------------------------------------------
+
+
+def distribution(**options: Any) -> list[tuple[x509.ExtensionType, bool]]:
+    scope = dict.fromkeys(("full_name", "relative_name", "only_some_reasons"))
+    scope |= dict.fromkeys(
+        ("only_contains_user_certs", "only_contains_ca_certs", "indirect_crl"), False
+    )
+    scope["only_contains_attribute_certs"] = False
+    return [(x509.IssuingDistributionPoint(**scope | options), True)]
+
+
+def scoped(
+    signer: pki.Issued, leaf: pki.Issued, extensions: list[tuple[x509.ExtensionType, bool]]
+) -> x509.CertificateRevocationList:
+    """Return a list of one revoked certificate, with its issuer where the signer is another."""
+    issuer = x509.CertificateIssuer([x509.DirectoryName(leaf.cert.issuer)])
+    entry = x509.RevokedCertificateBuilder().serial_number(leaf.cert.serial_number)
+    entry = entry.revocation_date(pki.NOW - DAY)
+    if signer.cert.subject != leaf.cert.issuer:
+        entry = entry.add_extension(issuer, critical=True)
+    builder = (
+        x509.CertificateRevocationListBuilder()
+        .issuer_name(signer.cert.subject)
+        .last_update(pki.NOW - DAY)
+        .next_update(pki.NOW + DAY)
+        .add_extension(
+            x509.AuthorityKeyIdentifier.from_issuer_public_key(signer.key.public_key()), False
+        )
+    )
+    for extension, critical in extensions:
+        builder = builder.add_extension(extension, critical)
+    return builder.add_revoked_certificate(entry.build()).sign(signer.key, hashes.SHA256())
+
+
+SIGNS_LISTS = [
+    (
+        x509.KeyUsage(
+            **dict.fromkeys(("digital_signature", "content_commitment"), False),
+            **dict.fromkeys(("key_encipherment", "data_encipherment", "key_agreement"), False),
+            **dict.fromkeys(("encipher_only", "decipher_only"), False),
+            key_cert_sign=True,
+            crl_sign=True,
+        ),
+        True,
+    )
+]
+NEW_KEY = pki.issue("Root", ROOT, ca=True, extensions=SIGNS_LISTS)
+LISTER = pki.issue("Lister", ROOT, ca=True, extensions=SIGNS_LISTS)
+_POINT = x509.DistributionPoint(
+    [x509.UniformResourceIdentifier(URL)], None, None, [x509.DirectoryName(LISTER.cert.subject)]
+)
+LISTED_ELSEWHERE = pki.issue(
+    HOST, ROOT, san=[HOST], extensions=[(x509.CRLDistributionPoints([_POINT]), False)]
+)
+
+
+@pytest.mark.parametrize(
+    ("signer", "leaf", "extensions", "result", "remark"),
+    [
+        (NEW_KEY, LEAF, [], Validity.REVOKED, ""),
+        (
+            *(LISTER, LISTED_ELSEWHERE, distribution(indirect_crl=True), Validity.VALID),
+            "indirect lists cannot be checked here",
+        ),
+        (LISTER, LEAF, distribution(indirect_crl=True), Validity.VALID, "of another issuer"),
+        (ROOT, LEAF, distribution(only_contains_user_certs=True), Validity.REVOKED, ""),
+        (
+            *(ROOT, LEAF, distribution(only_contains_ca_certs=True)),
+            *(Validity.VALID, "is not about this certificate (different CRL scope)"),
+        ),
+        (
+            *(ROOT, LEAF, distribution(full_name=[x509.UniformResourceIdentifier("http://x/")])),
+            *(Validity.VALID, "is not about this certificate (different CRL scope)"),
+        ),
+    ],
+    ids=["new key", "indirect", "not appointed", "of servers", "of authorities", "elsewhere"],
+)
+def test_openssl_says_whose_list_counts_for_what(
+    signer: pki.Issued,
+    leaf: pki.Issued,
+    extensions: list[tuple[x509.ExtensionType, bool]],
+    result: Validity,
+    remark: str,
+) -> None:
+    others = [] if signer is ROOT else [signer.cert]
+    verdict = chain.verify(
+        [leaf.cert, *others],
+        name=HOST,
+        trust=chain.parse_trust(ROOT.cert_pem),
+        at=pki.NOW,
+        evidence=Evidence(lists={URL: scoped(signer, leaf, extensions)}),
+    )
+    assert verdict.result is result, verdict
+    assert remark in " ".join(verdict.remarks)
+    assert bool(verdict.remarks) is bool(remark)
+
+
+def test_a_response_signed_by_ml_dsa() -> None:
+    post_quantum = pki.issue("PQ", ca=True, key=mldsa.MLDSA65PrivateKey.generate())
+    leaf = pki.issue(HOST, post_quantum, san=[HOST])
+    verdict = chain.verify(
+        [leaf.cert],
+        name=HOST,
+        trust=chain.parse_trust(post_quantum.cert_pem),
+        at=pki.NOW,
+        evidence=Evidence(staple(post_quantum, leaf=leaf, issuer=post_quantum)),
+    )
+    assert (verdict.result, verdict.remarks) == (Validity.REVOKED, ())
+
+
+@pytest.mark.skipif(not shutil.which("openssl"), reason="needs the openssl command")
+@pytest.mark.parametrize("digest", ["sha256", "sha384"])
+@pytest.mark.parametrize("signer", [OLD_CA, STRANGE_CA], ids=["issuer", "stranger"])
+def test_a_response_signed_by_rsa_pss(signer: pki.Issued, digest: str, tmp_path: Path) -> None:
+    (tmp_path / "ca.pem").write_bytes(OLD_CA.cert_pem)
+    (tmp_path / "signer.pem").write_bytes(signer.key_pem + signer.cert_pem)
+    since, until = (f"{moment:%y%m%d%H%M%SZ}" for moment in (pki.NOW - DAY, pki.NOW + DAY))
+    serial = OF_OLD_CA.cert.serial_number
+    (tmp_path / "index").write_text(f"R\t{until}\t{since}\t{serial:040X}\tunknown\t/CN=x\n")
+    command = (
+        *("openssl", "ocsp", "-index", "index", "-CA", "ca.pem", "-issuer", "ca.pem"),
+        *("-rsigner", "signer.pem", "-serial", f"0x{serial:040X}", "-ndays", "1"),
+        *("-rmd", digest, "-rsigopt", "rsa_padding_mode:pss", "-respout", "answer", "-noverify"),
+    )
+    subprocess.run(command, cwd=tmp_path, capture_output=True, check=True)
+    verdict = chain.verify(
+        [OF_OLD_CA.cert],
+        name=HOST,
+        trust=chain.parse_trust(OLD_CA.cert_pem),
+        at=pki.NOW + timedelta(hours=1),
+        evidence=Evidence((tmp_path / "answer").read_bytes()),
+    )
+    expected = Validity.REVOKED if signer is OLD_CA else Validity.VALID
+    assert verdict.result is expected
+    assert ("is not signed by the issuer" in " ".join(verdict.remarks)) is (signer is STRANGE_CA)
 
 
 # --- Fetching -----------------------------------------------------------------------------------
