@@ -12,6 +12,7 @@ import pytest
 
 from harness import Stack, run, wait_for
 from soc.runtime.queues import BY_NAME
+from winlogbeat import body, of_6
 
 EVENTS = 20_000
 FAULTS = "duplicate=0.1,malformed=0.05,stale=0.05"
@@ -255,16 +256,54 @@ def test_it_flows_again_after_the_brokers_volume_is_deleted(stack: Stack) -> Non
     assert state(stack)["events"] > wiped + 50
 
 
-def test_logstash_may_publish_to_its_exchange_and_nothing_else(stack: Stack) -> None:
-    """It logs in as its output plugin does, which knows no certificate logins and declares."""
-    identity = stack.folder / "env" / stack.site / "logstash"
-    code = """
+# Logs in as Logstash's output plugin does, which knows no certificate logins.
+LOGSTASH = """
 import ssl
 from kombu import Connection
 options = {"ca_certs": "/run/logstash/ca.pem", "certfile": "/run/logstash/cert.pem",
            "keyfile": "/run/logstash/key.pem", "cert_reqs": ssl.CERT_REQUIRED,
            "server_hostname": None}
 login = {"userid": "logstash", "password": open("/run/logstash/password").read().strip()}
+"""
+
+
+def as_logstash(stack: Stack, code: str) -> str:
+    """Run code as Logstash, and return the last line that it prints."""
+    volume = f"--volume={stack.folder}/env/{stack.site}/logstash:/run/logstash:ro"
+    printed = stack.python_beside("worker-events", LOGSTASH + code, volume)
+    return printed.strip().splitlines()[-1]
+
+
+def test_a_mistaken_key_and_a_large_message_cost_a_shipper_nothing(stack: Stack) -> None:
+    """A refusal would close its channel, and with it all that it publishes later."""
+    before, lost = state(stack)["events"], reconnects(stack)
+    good = body(of_6(source_name="ControlUp Logon Monitor")).decode()
+    code = f"""
+import json
+good = {good!r}
+large = json.dumps({{"message": "x" * 3_000_000}})
+with Connection("amqps://rabbitmq:5671//", ssl=options, login_method="PLAIN", **login) as c:
+    channel = c.default_channel
+    for text, key in ((good, "winlogbeat"), (large, "logstash"), (good, "logstash")):
+        message = channel.prepare_message(text.encode(), content_type="application/json")
+        channel.basic_publish_confirm(message, "logstash", key, mandatory=True)
+    print("RESULT", channel.is_open)
+"""
+    assert as_logstash(stack, code) == "RESULT True"
+    wait_for("the event", lambda: state(stack)["events"] == before + 1)
+    reasons = stack.data("""
+from soc.events.models import DeadLetter
+answer = sorted(DeadLetter.objects.filter(state="waiting").values_list("reason", flat=True))
+""")
+    told = " ".join(reasons)
+    assert "the routing key 'winlogbeat' and not 'logstash'" in told
+    assert "It is too large: 3,000,015 bytes" in told
+    assert "the first 1,500,000 are kept" in told
+    assert reconnects(stack) == lost
+
+
+def test_logstash_may_publish_to_its_exchange_and_nothing_else(stack: Stack) -> None:
+    code = """
 def attempt(act):
     with Connection("amqps://rabbitmq:5671//", ssl=options, login_method="PLAIN", **login) as c:
         try:
@@ -286,6 +325,4 @@ print("RESULT", [
     attempt(lambda channel: channel.queue_declare("mine")),
     attempt(lambda channel: channel.exchange_declare("mine", "topic"))])
 """
-    printed = stack.python_beside("worker-events", code, f"--volume={identity}:/run/logstash:ro")
-    result = printed.strip().splitlines()[-1]
-    assert result == f"RESULT {['allowed'] * 2 + ['AccessRefused'] * 6}"
+    assert as_logstash(stack, code) == f"RESULT {['allowed'] * 2 + ['AccessRefused'] * 6}"

@@ -206,7 +206,7 @@ def test_a_connection_that_is_not_ours_is_refused_with_a_log_line(
     assert re.search(logged, log), log[-4000:]
 
 
-def test_a_message_of_ten_megabytes_is_refused(stack: Stack) -> None:
+def test_a_message_of_twenty_megabytes_is_refused(stack: Stack) -> None:
     answer = stack.python(
         "worker-shared",
         """
@@ -214,7 +214,7 @@ from kombu import Exchange
 from soc.runtime.celery import app
 try:
     with app.producer_pool.acquire(block=True) as producer:
-        producer.publish("x" * 10_000_000, exchange=Exchange("soc.tasks", no_declare=True),
+        producer.publish("x" * 20_000_000, exchange=Exchange("soc.tasks", no_declare=True),
                          routing_key="shared", mandatory=True)
     print("TAKEN")
 except Exception as error:
@@ -225,7 +225,7 @@ except Exception as error:
     wait_for(
         "the log line",
         lambda: re.search(
-            r"message size 1000\d+ is larger than configured max size 1048576",
+            r"message size 2000\d+ is larger than configured max size 16777216",
             run("docker", "logs", stack.container("rabbitmq")),
         ),
     )

@@ -15,7 +15,7 @@ from soc.core.severity import Severity
 from soc.events import shapes
 from soc.events.ingest import Ingest
 from soc.events.models import DeadLetter
-from soc.runtime.queues import BY_NAME
+from soc.runtime.queues import BY_NAME, STREAMS
 
 LONGEST_KEPT = 1_500_000
 """Bytes of a message that are kept: more cannot be replayed, and no page shows it."""
@@ -33,6 +33,7 @@ _SAMPLE = 500
 _MOST_KINDS = 5
 
 QUEUE = BY_NAME["events"]
+STREAM = STREAMS[QUEUE.name]
 
 State = DeadLetter.State
 
@@ -51,16 +52,26 @@ class CannotReplay(Exception):
 def of(body: bytes | str, reason: str) -> Dead:
     """Return a message with the reason why it is refused."""
     content = body.encode("utf-8", "surrogatepass") if isinstance(body, str) else body
+    if len(content) > LONGEST_KEPT:
+        reason += f"; of its {len(content):,} bytes the first {LONGEST_KEPT:,} are kept"
     return Dead(content, reason)
 
 
-def of_queue(body: bytes | str, headers: Mapping[str, Any]) -> Dead:
-    """Return a message of the dead-letter queue with the reason that its headers tell.
+def of_queue(body: bytes | str, headers: Mapping[str, Any], routing_key: str) -> Dead:
+    """Return a message of the dead-letter queue with the reason that its headers and key tell.
 
     What was refused is read once more to find out why. What its workers died of is not touched:
-    the next one to read it would die as well.
+    the next one to read it would die as well. What has never been in a queue came past the
+    alternate exchange, for its key (RabbitMQ documentation: Alternate Exchanges).
     """
-    match headers.get("x-first-death-reason"):
+    death = headers.get("x-first-death-reason")
+    if death is None and routing_key != STREAM.routing_key:
+        return of(
+            body,
+            f"it was published with the routing key {routing_key[:80]!r} and not "
+            f"{STREAM.routing_key!r}: correct the key in the output of the shipper",
+        )
+    match death:
         case "delivery_limit":
             deliveries = headers.get("x-delivery-count", QUEUE.delivery_limit + 1)
             return of(

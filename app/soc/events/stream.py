@@ -170,7 +170,12 @@ class _Writer(threading.Thread):
 
     def _once(self, batch: _Batch) -> None:
         if batch.dead:
-            dead.keep([dead.of_queue(m.body, m.headers or {}) for m in batch.messages])
+            dead.keep(
+                [
+                    dead.of_queue(m.body, m.headers or {}, m.delivery_info["routing_key"])
+                    for m in batch.messages
+                ]
+            )
             return
         refusals = self._ingest.take(batch.events).refusals
         if not refusals:

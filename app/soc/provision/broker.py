@@ -133,13 +133,14 @@ def _routing_keys() -> Iterator[tuple[str, str, str]]:
 
     A worker queues tasks for itself, as a retry does, and wakes the one that sends mail; for
     others only beat does. The key of a delayed task begins with its delay in as many binary
-    digits as there are levels.
+    digits as there are levels. What a shipper publishes with a mistaken key goes to the dead
+    letters: a refusal would close its channel, and Logstash publishes to the closed one for ever.
     """
     digits = rf"([01]\.){{{MAX_LEVEL + 1}}}"
     for queue in QUEUES:
         yield queue.service, _EVENTS, r"^(task|worker)\.[a-z]+$"
         if queue.stream:
-            yield queue.stream.publisher, queue.stream.exchange, _any_of(queue.stream.routing_key)
+            yield queue.stream.publisher, queue.stream.exchange, ".*"
         else:
             keys = {queue.routing_key: None, _MAIL.routing_key: None}
             yield from _task_keys(queue.service, digits, *keys)
@@ -190,12 +191,12 @@ def _queue(name: str, arguments: Definition) -> Definition:
     }
 
 
-def _policy(queue: str, definition: Definition) -> Definition:
+def _policy(name: str, definition: Definition, apply_to: str = "queues") -> Definition:
     return {
         "vhost": "/",
-        "name": queue,
-        "pattern": f"^{re.escape(queue)}$",
-        "apply-to": "queues",
+        "name": name,
+        "pattern": f"^{re.escape(name)}$",
+        "apply-to": apply_to,
         "priority": 0,
         "definition": definition,
     }
@@ -236,6 +237,7 @@ def _exchanges() -> Iterator[Definition]:
     yield _exchange(_REPLIES, "direct")
     for stream in STREAMS.values():
         yield _exchange(stream.exchange, "topic")
+        yield _exchange(stream.unrouted, "fanout")
     yield _exchange(CELERY_DELAYED_DELIVERY_EXCHANGE, "topic")
     for level in _levels():
         yield _exchange(level_name(level), "topic")
@@ -263,6 +265,9 @@ def _policies() -> Iterator[Definition]:
         yield _policy(queue.name, dict(queue.policy))
         yield _policy(queue.dead_letter_name, _kept(days=30, messages=10_000))
     yield _policy(EXPIRED_QUEUE, _kept(days=1, messages=1_000))
+    for stream in STREAMS.values():
+        alternate = {"alternate-exchange": stream.unrouted}
+        yield _policy(stream.exchange, alternate, apply_to="exchanges")
 
 
 def _kept(*, days: int, messages: int) -> Definition:
@@ -274,6 +279,7 @@ def _bindings() -> Iterator[Definition]:
         yield from _dead_letter_bindings(queue)
         if queue.stream:
             yield _binding(queue.stream.exchange, queue.name, queue.stream.routing_key)
+            yield _binding(queue.stream.unrouted, queue.dead_letter_name, "")
             continue
         # "#." also takes the key of a delayed task, which starts with 28 words of delay.
         yield _binding(TASK_EXCHANGE, queue.name, f"#.{queue.routing_key}")

@@ -21,6 +21,11 @@ class Stream:
     publisher: str
     """The broker user who may publish there, and nothing else."""
 
+    @property
+    def unrouted(self) -> str:
+        """The exchange that takes what was published with another routing key."""
+        return f"{self.exchange}.unrouted"
+
 
 @dataclass(frozen=True)
 class Queue:

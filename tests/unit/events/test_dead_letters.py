@@ -46,7 +46,7 @@ def dead_letters(*arguments: str) -> str:
     ],
 )
 def test_the_broker_tells_why_a_message_is_dead(headers: dict[str, Any], words: str) -> None:
-    assert dead.of_queue(b"{", headers).reason.startswith(words)
+    assert dead.of_queue(b"{", headers, "logstash").reason.startswith(words)
 
 
 @pytest.mark.django_db
@@ -77,7 +77,7 @@ def test_the_oldest_beyond_the_limit_are_deleted_and_logged(
 
 
 def test_what_can_be_read_was_refused_by_the_database() -> None:
-    letter = dead.of_queue(body(of_6()), {"x-first-death-reason": "rejected"})
+    letter = dead.of_queue(body(of_6()), {"x-first-death-reason": "rejected"}, "logstash")
     assert letter.reason.startswith("it can be read, but the database refused it")
 
 
@@ -86,7 +86,17 @@ def test_what_workers_died_of_is_not_read(monkeypatch: pytest.MonkeyPatch) -> No
         raise AssertionError("read")
 
     monkeypatch.setattr(dead.shapes, "read", die)
-    dead.of_queue(b"{", {"x-first-death-reason": "delivery_limit"})
+    dead.of_queue(b"{", {"x-first-death-reason": "delivery_limit"}, "logstash")
+
+
+def test_a_mistaken_routing_key_is_named_with_the_right_one() -> None:
+    letter = dead.of_queue(body(of_6()), {}, "winlogbeat.prod")
+    assert "the routing key 'winlogbeat.prod' and not 'logstash'" in letter.reason
+
+
+def test_what_is_kept_of_a_large_message_is_said() -> None:
+    letter = dead.of(b"{" * (dead.LONGEST_KEPT + 1), "it is too large")
+    assert letter.reason == "it is too large; of its 1,500,001 bytes the first 1,500,000 are kept"
 
 
 @pytest.mark.django_db
