@@ -163,7 +163,7 @@ class Beats:
 
     def _issue_identity(self) -> None:
         site = self.stack.folder / "env" / self.stack.site
-        authority = pki.Identity.load(site / "ca" / "ca.pem", site / "ca" / "ca.key")
+        authority = pki.KeyPair.load(site / "ca" / "ca.pem", site / "ca" / "ca.key")
         identity = pki.issue(authority, PROBE, ["localhost"])
         folder = self.folder / "identity"
         folder.mkdir(exist_ok=True)

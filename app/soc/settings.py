@@ -76,17 +76,17 @@ INSTALLED_APPS = [
 MIDDLEWARE = [
     "django.middleware.security.SecurityMiddleware",
     "soc.access.headers.ContentPolicy",
-    "soc.access.headers.Middleware",
+    "soc.access.headers.HeadersMiddleware",
     "whitenoise.middleware.WhiteNoiseMiddleware",
     "django.contrib.sessions.middleware.SessionMiddleware",
     "django.middleware.common.CommonMiddleware",
     "django.middleware.csrf.CsrfViewMiddleware",
     "django.contrib.auth.middleware.AuthenticationMiddleware",
-    "soc.access.sessions.Middleware",
+    "soc.access.sessions.IdleSessionMiddleware",
     "django.contrib.auth.middleware.LoginRequiredMiddleware",
     "django.contrib.messages.middleware.MessageMiddleware",
     "django.middleware.clickjacking.XFrameOptionsMiddleware",
-    "soc.access.audit.Middleware",
+    "soc.access.audit.AuditMiddleware",
     "axes.middleware.AxesMiddleware",
 ]
 TEMPLATES = [
@@ -300,7 +300,7 @@ CELERY_CONTROL_QUEUE_DURABLE = not EMBEDDED
 CELERY_CONTROL_QUEUE_EXPIRES = 60.0
 if EMBEDDED:
     CELERY_BROKER_URL = "localhost"
-    CELERY_BROKER_TRANSPORT = "soc.runtime.file_broker:Transport"
+    CELERY_BROKER_TRANSPORT = "soc.runtime.file_broker:FileTransport"
     CELERY_BROKER_TRANSPORT_OPTIONS = {
         "data_folder_in": str(STATE / "broker"),
         "data_folder_out": str(STATE / "broker"),

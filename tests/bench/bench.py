@@ -103,7 +103,7 @@ class Bench:
         ):
             self.stack.exec("rabbitmq", "rabbitmqctl", "-q", *command)
         site = self.stack.folder / "env" / self.stack.site
-        authority = pki.Identity.load(site / "ca" / "ca.pem", site / "ca" / "ca.key")
+        authority = pki.KeyPair.load(site / "ca" / "ca.pem", site / "ca" / "ca.key")
         identity = pki.issue(authority, "bench", [name])
         folder = self.folder / "identity"
         folder.mkdir()

@@ -22,7 +22,7 @@ from soc.ldap_probe.models import (  # noqa: E402
     Profile,
     State,
 )
-from soc.ldap_probe.probe import Security, Target, probe  # noqa: E402
+from soc.ldap_probe.probe import DirectoryTarget, Security, probe  # noqa: E402
 
 SUFFIX = "dc=directory,dc=internal"
 
@@ -72,7 +72,7 @@ def probes(threads: str) -> None:
 
 def far(threads: str, host: str, port: str, count: str) -> None:
     """Read the RootDSE of a far server so often, so many at a time."""
-    target = Target(host, int(port), Security.PLAIN)
+    target = DirectoryTarget(host, int(port), Security.PLAIN)
     with ThreadPoolExecutor(int(threads)) as pool:
         found = list(pool.map(probe, [target] * int(count)))
     assert all(finding.outcome == "ok" for finding in found)

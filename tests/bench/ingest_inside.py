@@ -60,7 +60,7 @@ def work_ours() -> None:
     from soc.events import ingest, stream
     from soc.runtime import worker
 
-    start, take, taken = stream.Stream.start, ingest.Ingest.take, [0]
+    start, take, taken = stream.StreamStep.start, ingest.Ingest.take, [0]
 
     def late(step: Any, controller: Any) -> None:
         begin()
@@ -78,7 +78,7 @@ def work_ours() -> None:
                 print(taken[0], pages * resource.getpagesize() / 2**20, file=file, flush=True)
                 time.sleep(0.5)
 
-    stream.Stream.start, ingest.Ingest.take = late, noted
+    stream.StreamStep.start, ingest.Ingest.take = late, noted
     signals.worker_shutting_down.connect(end)
     threading.Thread(target=note_memory, daemon=True).start()
     worker.main(["events"])

@@ -26,7 +26,7 @@ def connect(folder: Path) -> Connection:
         # A thousand times as eager as in the stack, to meet the races often.
         "polling_interval": 0.001,
     }
-    transport = "soc.runtime.file_broker:Transport"
+    transport = "soc.runtime.file_broker:FileTransport"
     return Connection("localhost", transport=transport, transport_options=options)
 
 

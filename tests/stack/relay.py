@@ -44,7 +44,7 @@ class Relay:
 
     def start(self) -> None:
         own = self.stack.folder / "env" / self.stack.site / "ca"
-        self._issue("own", pki.Identity.load(own / "ca.pem", own / "ca.key"))
+        self._issue("own", pki.KeyPair.load(own / "ca.pem", own / "ca.key"))
         self._issue("strange", pki.create_authority("elsewhere"))
         run("docker", "rm", "--force", self.name, check=False)
         run(
@@ -54,7 +54,7 @@ class Relay:
         )  # fmt: skip
         self.wait()
 
-    def _issue(self, name: str, authority: pki.Identity) -> None:
+    def _issue(self, name: str, authority: pki.KeyPair) -> None:
         identity = pki.issue(authority, HOST, [HOST])
         (self.folder / f"{name}.pem").write_bytes(identity.key_pem + identity.certificate_pem)
 

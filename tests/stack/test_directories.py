@@ -18,7 +18,7 @@ from harness import Stack, run, wait_for, wait_until_equal
 from soc.core.severity import Severity
 from soc.ldap_probe import replication, speed
 from soc.ldap_probe.models import DirectoryServer, Limit
-from soc.ldap_probe.probe import Security, Target, probe
+from soc.ldap_probe.probe import DirectoryTarget, Security, probe
 from soc.ssl_certs import probe as certificates
 
 PLAIN, STARTTLS, LDAPS = Security.PLAIN, Security.STARTTLS, Security.LDAPS
@@ -171,7 +171,7 @@ def observed(case: Case, servers: Servers) -> tuple[tuple[str, str], int, str]:
     host, plain, tls = servers.where[case.server]
     port = tls if security == LDAPS else plain
     pem = servers.authorities[authority].cert_pem.decode()
-    target = Target(host, port, security, pem, **ask)
+    target = DirectoryTarget(host, port, security, pem, **ask)
     finding = probe(target, network_seconds=2, operation_seconds=2)
     scope = ["-s", "sub" if target.filter else "base", "-b", target.base]
     user = ["-D", target.user, "-w", target.password] if target.user else []
@@ -236,7 +236,7 @@ def test_a_copy_that_lacks_a_change_tells_an_older_csn(servers: Servers, tmp_pat
             stdin=f"dn: {SUFFIX}\nchangetype: modify\nreplace: o\no: Changed\n",
         )  # fmt: skip
         found = [
-            probe(Target("127.0.0.1", one.plain, PLAIN, base=SUFFIX, replication=True))
+            probe(DirectoryTarget("127.0.0.1", one.plain, PLAIN, base=SUFFIX, replication=True))
             for one in (source, copy)
         ]
     finally:

@@ -15,7 +15,7 @@ import pytest
 import pki
 from harness import Stack, run, wait_for
 from soc.provision import site
-from soc.provision.pki import Identity
+from soc.provision.pki import KeyPair
 from soc.runtime.queues import QUEUES, TASK_QUEUES
 
 WORKERS = {queue.service: queue.name for queue in QUEUES}
@@ -168,7 +168,7 @@ print(json.dumps(answers))
 def handshakes(stack: Stack) -> dict[str, str]:
     """What became of connections that must not come to be."""
     folder = stack.folder / "env" / stack.site / "ca"
-    loaded = Identity.load(folder / "ca.pem", folder / "ca.key")
+    loaded = KeyPair.load(folder / "ca.pem", folder / "ca.key")
     authority = pki.Issued(loaded.certificate, loaded.key)
     past = {"not_before": pki.NOW - 9 * pki.DAY, "not_after": pki.NOW - pki.DAY}
     certificates = {

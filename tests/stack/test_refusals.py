@@ -8,7 +8,7 @@ import pytest
 
 import pki
 from harness import Stack, new_name, run, wait_for
-from soc.provision.pki import Identity
+from soc.provision.pki import KeyPair
 
 CONNECT = """
 import socket, ssl, sys
@@ -96,7 +96,7 @@ attempt("amqps://worker-email@rabbitmq//", login_method="EXTERNAL",
 @pytest.fixture(scope="module")
 def authority(stack: Stack) -> pki.Issued:
     folder = stack.folder / "env" / stack.site / "ca"
-    loaded = Identity.load(folder / "ca.pem", folder / "ca.key")
+    loaded = KeyPair.load(folder / "ca.pem", folder / "ca.key")
     return pki.Issued(loaded.certificate, loaded.key)
 
 

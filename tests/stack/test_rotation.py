@@ -99,7 +99,7 @@ def problems(site: Stack) -> dict[str, str]:
 def test_certificates_that_end_in_seconds_are_replaced_without_a_restart(site: Stack) -> None:
     """Every server really serves the dying ones first, and connections by them really fail."""
     ca = folder_of(site) / "ca"
-    authority = pki.Identity.load(ca / "ca.pem", ca / "ca.key")
+    authority = pki.KeyPair.load(ca / "ca.pem", ca / "ca.key")
     files = {}
     for name, pem in read_now(site, [(service, "cert.pem") for service in SERVICES]).items():
         service = name.partition("/")[0]

@@ -55,21 +55,21 @@ class Client {
 
 
 @pytest.fixture
-def authorities() -> list[pki.Identity]:
+def authorities() -> list[pki.KeyPair]:
     return [pki.create_authority("one"), pki.create_authority("two")]
 
 
 @pytest.fixture
-def identity(authorities: list[pki.Identity]) -> pki.Identity:
+def identity(authorities: list[pki.KeyPair]) -> pki.KeyPair:
     return pki.issue(authorities[0], "logstash", ["logstash"])
 
 
-def store_of(identity: pki.Identity, authorities: list[pki.Identity]) -> bytes:
+def store_of(identity: pki.KeyPair, authorities: list[pki.KeyPair]) -> bytes:
     trusted = [authority.certificate for authority in authorities]
     return key_stores.key_store("logstash", PASSWORD, identity, trusted)
 
 
-def test_the_checksum_is_the_one_that_other_software_makes(identity: pki.Identity) -> None:
+def test_the_checksum_is_the_one_that_other_software_makes(identity: pki.KeyPair) -> None:
     encryption = serialization.BestAvailableEncryption(PASSWORD)
     made = pkcs12.serialize_key_and_certificates(
         b"other", identity.key, identity.certificate, None, encryption
@@ -80,7 +80,7 @@ def test_the_checksum_is_the_one_that_other_software_makes(identity: pki.Identit
 
 
 def test_a_store_holds_the_key_and_each_trusted_authority(
-    identity: pki.Identity, authorities: list[pki.Identity]
+    identity: pki.KeyPair, authorities: list[pki.KeyPair]
 ) -> None:
     content = store_of(identity, authorities)
     found = pkcs12.load_pkcs12(content, PASSWORD)
@@ -98,7 +98,7 @@ def test_a_store_holds_the_key_and_each_trusted_authority(
 
 
 def test_the_bags_of_the_authorities_are_marked_as_trusted(
-    identity: pki.Identity, authorities: list[pki.Identity], tmp_path: Path
+    identity: pki.KeyPair, authorities: list[pki.KeyPair], tmp_path: Path
 ) -> None:
     store = tmp_path / "logstash.p12"
     store.write_bytes(store_of(identity, authorities))
@@ -113,7 +113,7 @@ def test_the_bags_of_the_authorities_are_marked_as_trusted(
 class Server(threading.Thread):
     """A TLS server that demands a certificate, and tells its clients whom it has seen."""
 
-    def __init__(self, authority: pki.Identity, folder: Path) -> None:
+    def __init__(self, authority: pki.KeyPair, folder: Path) -> None:
         super().__init__(daemon=True)
         own = pki.issue(authority, "rabbitmq", ["rabbitmq"])
         (folder / "cert.pem").write_bytes(own.certificate_pem + own.key_pem)
@@ -143,7 +143,7 @@ class Server(threading.Thread):
 
 
 @pytest.fixture
-def ports(authorities: list[pki.Identity], tmp_path: Path) -> Iterator[list[str]]:
+def ports(authorities: list[pki.KeyPair], tmp_path: Path) -> Iterator[list[str]]:
     """Of a server that is trusted, and of one of an authority that nobody knows."""
     servers = [
         Server(authority, tmp_path) for authority in (authorities[0], pki.create_authority("three"))
@@ -156,7 +156,7 @@ def ports(authorities: list[pki.Identity], tmp_path: Path) -> Iterator[list[str]
 
 
 def test_java_shows_the_certificate_and_trusts_the_sites_authority_only(
-    identity: pki.Identity, authorities: list[pki.Identity], ports: list[str], tmp_path: Path
+    identity: pki.KeyPair, authorities: list[pki.KeyPair], ports: list[str], tmp_path: Path
 ) -> None:
     if shutil.which("javac") is None:
         missing("no JDK is installed")

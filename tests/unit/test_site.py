@@ -127,7 +127,7 @@ def test_a_certificate_is_renewed_near_its_end_and_for_new_names(new_site: site.
     assert "soc.health.internal" in pki.names(renamed)
     assert first.serial_number != renamed.serial_number
 
-    authority = pki.Identity.load(
+    authority = pki.KeyPair.load(
         new_site.folder / "ca" / "ca.pem", new_site.folder / "ca" / "ca.key"
     )
     names = pki.names(renamed)
@@ -252,7 +252,7 @@ def test_a_key_store_of_before_whose_authority_java_does_not_trust_is_replaced(
 ) -> None:
     folder = new_site.folder / "logstash"
     password = (folder / "password").read_bytes()
-    own = pki.Identity.load(folder / "cert.pem", folder / "key.pem")
+    own = pki.KeyPair.load(folder / "cert.pem", folder / "key.pem")
     encryption = serialization.BestAvailableEncryption(password)
     authority = certificate(folder / "ca.pem")
     old = pkcs12.serialize_key_and_certificates(

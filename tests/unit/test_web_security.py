@@ -381,8 +381,8 @@ def test_new_permissions_come_to_the_administrators() -> None:
 def test_the_audit_and_the_throttle_watch_under_our_names() -> None:
     """What settings name by a path is what these tests have tested."""
     names = sessions.settings.MIDDLEWARE
-    assert f"{audit.__name__}.Middleware" in names
-    assert names.index(f"{sessions.__name__}.Middleware") < names.index(
+    assert f"{audit.__name__}.AuditMiddleware" in names
+    assert names.index(f"{sessions.__name__}.IdleSessionMiddleware") < names.index(
         "django.contrib.auth.middleware.LoginRequiredMiddleware"
     )
     handler = sessions.settings.AXES_HANDLER

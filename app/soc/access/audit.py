@@ -118,7 +118,7 @@ def _signed_out(request: HttpRequest, user: User | None, **_: Any) -> None:
         note("Signed out", request, user=user)
 
 
-class Middleware(AuditlogMiddleware):
+class AuditMiddleware(AuditlogMiddleware):
     """Tells the log who asks and from where, and records the actions of the admin's lists."""
 
     @staticmethod

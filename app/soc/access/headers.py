@@ -37,7 +37,7 @@ class ContentPolicy(CSPMiddleware):
         return parts
 
 
-class Middleware:
+class HeadersMiddleware:
     """Turns off what no page uses, and keeps signed-in people's pages out of caches."""
 
     def __init__(self, get_response: Callable[[HttpRequest], HttpResponse]) -> None:

@@ -28,7 +28,7 @@ def _begin(request: HttpRequest, user: User, **_: Any) -> None:
     request.session[LAST_ACT] = int(time.time())
 
 
-class Middleware:
+class IdleSessionMiddleware:
     """Signs out who has done nothing for as long as the site allows."""
 
     def __init__(self, get_response: Callable[[HttpRequest], HttpResponse]) -> None:

@@ -81,7 +81,7 @@ def _acknowledge(request: HttpRequest, mail: OutboundMail, alert: Alert, form: Q
 def _page(
     request: HttpRequest, alert: Alert, form: Question | None, *, status: int
 ) -> HttpResponse:
-    row = lists.Row(alert, timezone.now())
+    row = lists.AlertRow(alert, timezone.now())
     context = {"alert": alert, "row": row, "form": form, "refused": status == 403}
     return render(request, "alerts/by_link.html", context, status=status)
 

@@ -45,7 +45,7 @@ ENDED = {"7": timedelta(days=7), "30": timedelta(days=30)}
 
 
 @dataclass(frozen=True)
-class Row:
+class AlertRow:
     """One alert as a list shows it."""
 
     alert: Alert
@@ -73,9 +73,9 @@ class Row:
         return in_words(self.now - self.alert.last_seen_at)
 
 
-def rows(alerts: Iterable[Alert], now: datetime) -> list[Row]:
+def rows(alerts: Iterable[Alert], now: datetime) -> list[AlertRow]:
     """Return the rows of alerts."""
-    return [Row(alert, now) for alert in alerts]
+    return [AlertRow(alert, now) for alert in alerts]
 
 
 def listed(alerts: QuerySet[Alert]) -> QuerySet[Alert]:
@@ -106,7 +106,7 @@ class Cell:
 
 
 @dataclass(frozen=True)
-class Filter(QueryFilter):
+class AlertsFilter(QueryFilter):
     """What a person asks to see, as it stands in the address; an unknown value matches nothing."""
 
     application: str = ""
@@ -184,13 +184,13 @@ class Filter(QueryFilter):
 
 
 @dataclass(frozen=True)
-class Listing:
+class AlertListing:
     """One page of a filtered list, with what is chosen and what else could be."""
 
     now: datetime
-    filter: Filter
+    filter: AlertsFilter
     page: Page[Alert]
-    rows: Sequence[Row]
+    rows: Sequence[AlertRow]
     cells: Sequence[Cell]
 
     @property
@@ -223,14 +223,14 @@ class Listing:
         return Tab(label, "none", other.count(self.cells), other.query, chosen)
 
 
-def read_page(query: Filter, number: str, now: datetime) -> Listing:
+def read_page(query: AlertsFilter, number: str, now: datetime) -> AlertListing:
     """Read one page of a list; a number beyond the last page is the last page."""
     cells = query.cells(now)
     page = CountedPages(query.ordered(now), query.count(cells)).get_page(number)
-    return Listing(now, query, page, rows(page.object_list, now), cells)
+    return AlertListing(now, query, page, rows(page.object_list, now), cells)
 
 
-def choices(query: Filter, now: datetime) -> dict[str, list[Choice]]:
+def choices(query: AlertsFilter, now: datetime) -> dict[str, list[Choice]]:
     """Return what each filter offers."""
     rules = list(Rule.objects.order_by("application", "name").values_list("application", "name"))
     sites = query.in_time(now).order_by("site").values_list("site", flat=True).distinct()
@@ -248,7 +248,7 @@ def choices(query: Filter, now: datetime) -> dict[str, list[Choice]]:
 
 
 @dataclass(frozen=True)
-class Entry:
+class TimelineEntry:
     """One change of the timeline."""
 
     event: AlertEvent
@@ -278,12 +278,12 @@ class Episode:
 
 
 @dataclass(frozen=True)
-class Detail:
+class AlertDetail:
     """One alert with everything that is known about it."""
 
-    row: Row
+    row: AlertRow
     facts: Sequence[tuple[str, str]]
-    entries: Sequence[Entry]
+    entries: Sequence[TimelineEntry]
     left_out: int
     episodes: Sequence[Episode]
     mails: Sequence[OutboundMail]
@@ -295,7 +295,7 @@ class Detail:
         return link if link.startswith(("/", "http://", "https://")) else ""
 
 
-def read_detail(alert: Alert, now: datetime) -> Detail:
+def read_detail(alert: Alert, now: datetime) -> AlertDetail:
     """Read an alert's history."""
     # The newest come last on the page; of a long history they matter more.
     latest = list(alert.events.order_by("-at", "-pk")[: MOST_EVENTS + 1])
@@ -303,10 +303,10 @@ def read_detail(alert: Alert, now: datetime) -> Detail:
     shown = latest[:MOST_EVENTS][::-1]
     mails = notified.mails_of(alert)
     notified_of = notified.of_events(alert, shown, mails)
-    return Detail(
-        row=Row(alert, now),
+    return AlertDetail(
+        row=AlertRow(alert, now),
         facts=list(alert.facts.items()),
-        entries=[Entry(event, notified_of[event.pk]) for event in shown],
+        entries=[TimelineEntry(event, notified_of[event.pk]) for event in shown],
         left_out=left_out,
         episodes=_episodes(alert),
         mails=mails[:MOST_MAILS],

@@ -30,10 +30,10 @@ class OpenAlerts:
     """The open alerts: their numbers, the worst of them, and the changes of the last 24 hours."""
 
     counts: Sequence[SeverityCount]
-    rows: Sequence[lists.Row]
+    rows: Sequence[lists.AlertRow]
     suppressed: int
     """How many more are open but pending or suppressed."""
-    changes: strips.Changes
+    changes: strips.AlertChanges
 
     @property
     def total(self) -> int:
@@ -47,7 +47,7 @@ class OpenAlerts:
 
 def read(now: datetime) -> OpenAlerts:
     """Return the numbers of open alerts, the worst, and the changes of the last 24 hours."""
-    cells = lists.Filter().cells(now)
+    cells = lists.AlertsFilter().cells(now)
     # Pending and suppressed ones make no noise here either.
     heard = [cell for cell in cells if cell.state not in strips.QUIET]
     acknowledged = Case(When(lists.ATTENTION, then=Value(0)), default=Value(1))

@@ -34,7 +34,7 @@ QUIET = (State.PENDING, State.SUPPRESSED)
 
 
 @dataclass(frozen=True)
-class Condition:
+class StripCondition:
     """A state with its severity, as the strip shows it."""
 
     state: State
@@ -65,14 +65,14 @@ class Condition:
         return HEIGHT - self.height
 
 
-NOTHING = Condition(State.RESOLVED, Severity.OK)
+NOTHING = StripCondition(State.RESOLVED, Severity.OK)
 
 
 @dataclass(frozen=True)
 class Segment:
     """A time that a condition lasted; minutes from the strip's left end."""
 
-    condition: Condition
+    condition: StripCondition
     x: float
     width: float
 
@@ -84,9 +84,9 @@ class Strip:
     segments: Sequence[Segment]
 
     @property
-    def legend(self) -> list[tuple[Condition, str]]:
+    def legend(self) -> list[tuple[StripCondition, str]]:
         """The conditions that occur, each with its length in words, the longest first."""
-        minutes: defaultdict[Condition, float] = defaultdict(float)
+        minutes: defaultdict[StripCondition, float] = defaultdict(float)
         for segment in self.segments:
             minutes[segment.condition] += segment.width
         longest_first = sorted(minutes.items(), key=lambda item: item[1], reverse=True)
@@ -124,7 +124,9 @@ def strip(changes: Iterable[tuple[datetime, str, int]], now: datetime) -> Strip:
             segments.append(Segment(condition, round(x, 1), round(width, 1)))
 
     for at, state, severity in changes:
-        new = NOTHING if state == State.RESOLVED else Condition(State(state), Severity(severity))
+        new = (
+            NOTHING if state == State.RESOLVED else StripCondition(State(state), Severity(severity))
+        )
         if new != condition:
             close(max(at, start))
             since, condition = max(at, start), new
@@ -133,7 +135,7 @@ def strip(changes: Iterable[tuple[datetime, str, int]], now: datetime) -> Strip:
 
 
 @dataclass(frozen=True)
-class Changes:
+class AlertChanges:
     """How many alerts fired and were resolved in each quarter of an hour, the oldest first."""
 
     fired: Sequence[int]
@@ -175,7 +177,7 @@ class Changes:
         )
 
 
-def of_site(now: datetime) -> Changes:
+def of_site(now: datetime) -> AlertChanges:
     """Return the changes of the whole site in 24 hours."""
     # In whole minutes: the number of rows that the database answers with has a bound.
     kinds = (AlertEvent.Kind.FIRED, AlertEvent.Kind.RESOLVED)
@@ -189,4 +191,4 @@ def of_site(now: datetime) -> Changes:
     for row in counted:
         ago = min(QUARTERS - 1, max(0, (now - row["minute"]) // QUARTER))
         bars[row["kind"]][QUARTERS - 1 - ago] += row["n"]
-    return Changes(*bars.values())
+    return AlertChanges(*bars.values())

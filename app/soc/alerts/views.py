@@ -35,7 +35,7 @@ _may_operate = permission_required("alerts.operate_alert", raise_exception=True)
 
 
 def _listing(request: HttpRequest) -> dict[str, object]:
-    query = lists.Filter.of(request.GET)
+    query = lists.AlertsFilter.of(request.GET)
     listing = lists.read_page(query, request.GET.get("page", ""), timezone.now())
     here = f"{reverse('alerts')}?{query.query}"
     number = listing.page.number
@@ -43,7 +43,7 @@ def _listing(request: HttpRequest) -> dict[str, object]:
 
 
 def _around_list(request: HttpRequest) -> dict[str, object]:
-    query = lists.Filter.of(request.GET)
+    query = lists.AlertsFilter.of(request.GET)
     return {"choices": lists.choices(query, timezone.now()), "silences": SILENCES}
 
 
@@ -123,7 +123,7 @@ def _way_back(request: HttpRequest) -> str:
 
 def _chosen(request: HttpRequest, data: dict[str, Any]) -> QuerySet[Alert]:
     if data["scope"] == "all":
-        matching = lists.Filter.of(request.GET).matching(timezone.now())
+        matching = lists.AlertsFilter.of(request.GET).matching(timezone.now())
         # What has opened since the page was read was not looked at.
         return matching.filter(pk__lte=data["newest"])
     keys = [key for key in request.POST.getlist("alert") if key.isdecimal() and len(key) < 19]

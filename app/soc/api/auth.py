@@ -59,7 +59,7 @@ def token_required(permission: str) -> Callable[[View], View]:
                 if bearer(request) is None:
                     return problems.unauthorized()
                 return view(request, *arguments)
-            except problems.Problem as problem:
+            except problems.ProblemDetails as problem:
                 return problems.answer(problem)
             except OperationalError:
                 return problems.unavailable()

@@ -30,7 +30,7 @@ _Error = TypeVar("_Error", bound=Exception)
 logger = logging.getLogger(__name__)
 
 
-class Problem(Exception):
+class ProblemDetails(Exception):
     """Ends a request with a status and a sentence that says what to do next."""
 
     def __init__(
@@ -43,7 +43,7 @@ class Problem(Exception):
         self.retry_after = retry_after
 
 
-def answer(problem: Problem, headers: Mapping[str, str] | None = None) -> HttpResponse:
+def answer(problem: ProblemDetails, headers: Mapping[str, str] | None = None) -> HttpResponse:
     """Return the response that tells of a problem."""
     body: dict[str, object] = {
         "type": "about:blank",
@@ -67,25 +67,25 @@ def unauthorized() -> HttpResponse:
         "This needs an API token that works: send the header 'Authorization: Bearer', a blank and "
         "the token's secret. An administrator makes tokens in the admin."
     )
-    return answer(Problem(401, detail), {"WWW-Authenticate": 'Bearer realm="soc"'})
+    return answer(ProblemDetails(401, detail), {"WWW-Authenticate": 'Bearer realm="soc"'})
 
 
-def forbidden(token: ApiToken, permission: str) -> Problem:
+def forbidden(token: ApiToken, permission: str) -> ProblemDetails:
     """Return the problem of a token whose user lacks a permission."""
-    return Problem(
+    return ProblemDetails(
         403,
         f"The token {token} acts for {token.user}, who lacks the permission {permission}: an "
         f"administrator can give it in the admin, under Users or Groups.",
     )
 
 
-def too_many(seconds: int) -> Problem:
+def too_many(seconds: int) -> ProblemDetails:
     """Return the problem of an address that sent too many wrong tokens."""
     detail = (
         f"Too many wrong API tokens came from your address; wrong ones are not looked at for "
         f"{seconds} s. A token that works is taken now as ever."
     )
-    return Problem(429, detail, retry_after=seconds)
+    return ProblemDetails(429, detail, retry_after=seconds)
 
 
 def unavailable() -> HttpResponse:
@@ -95,12 +95,12 @@ def unavailable() -> HttpResponse:
         f"The database is busy or away. Send the same again in {RETRY_AFTER} s: what was done "
         "already is not done twice."
     )
-    return answer(Problem(503, detail, retry_after=RETRY_AFTER))
+    return answer(ProblemDetails(503, detail, retry_after=RETRY_AFTER))
 
 
 def install(api: NinjaAPI) -> None:
     """Let an API answer with problem details whatever happens."""
-    _handle(api, Problem, lambda _, problem: answer(problem))
+    _handle(api, ProblemDetails, lambda _, problem: answer(problem))
     _handle(api, AuthenticationError, lambda *_: unauthorized())
     _handle(api, HttpError, _unreadable)
     _handle(api, RequestDataTooBig, _too_big)
@@ -122,13 +122,15 @@ def _handle(
 def _unreadable(_: HttpRequest, error: HttpError) -> HttpResponse:
     """Answer to a body that is no JSON, which is all that the framework tells by itself."""
     why = f": {error.__cause__}" if error.__cause__ else ""
-    return answer(Problem(error.status_code, f"The body is no JSON (RFC 8259){why}. Correct it."))
+    return answer(
+        ProblemDetails(error.status_code, f"The body is no JSON (RFC 8259){why}. Correct it.")
+    )
 
 
 def _too_big(request: HttpRequest, _: RequestDataTooBig) -> HttpResponse:
     most = settings.DATA_UPLOAD_MAX_MEMORY_SIZE
     detail = f"The body is larger than {most:,} bytes: send fewer conditions or smaller facts."
-    return answer(Problem(413, detail))
+    return answer(ProblemDetails(413, detail))
 
 
 def _invalid(_: HttpRequest, error: ValidationError) -> HttpResponse:
@@ -136,7 +138,7 @@ def _invalid(_: HttpRequest, error: ValidationError) -> HttpResponse:
     rest = len(error.errors) - len(errors)
     more = f" There are {rest} more." if rest else ""
     detail = f"Nothing was done: correct what 'errors' names and send it again.{more}"
-    return answer(Problem(422, detail, errors))
+    return answer(ProblemDetails(422, detail, errors))
 
 
 def _located(location: Sequence[str | int], message: str) -> dict[str, str]:
@@ -162,4 +164,6 @@ def _database(_: HttpRequest, error: OperationalError) -> HttpResponse:
 
 def _unexpected(request: HttpRequest, _: Exception) -> HttpResponse:
     logger.exception("%s %s failed", request.method, request.path)
-    return answer(Problem(500, "This is a fault of the server; its log tells more. Report it."))
+    return answer(
+        ProblemDetails(500, "This is a fault of the server; its log tells more. Report it.")
+    )

@@ -27,7 +27,7 @@ from soc.api import problems
 from soc.api.auth import OPERATE, REPORT, VIEW, Token, TokenRequest
 from soc.api.intake import ForeignAlerts, Sender
 from soc.api.intake import conditions as conditions_of
-from soc.api.problems import Problem
+from soc.api.problems import ProblemDetails
 from soc.api.schemas import (
     LARGEST_KEY,
     AcknowledgeIn,
@@ -113,7 +113,7 @@ def list_alerts(request: HttpRequest, chosen: Query[AlertFilter]) -> AlertsOut:
     # A filter with a typing error would otherwise pass for one that matches everything.
     if unknown := set(request.GET) - set(AlertFilter.model_fields):
         known = ", ".join(AlertFilter.model_fields)
-        raise Problem(422, f"There is no filter {min(unknown)!r}; the filters are {known}.")
+        raise ProblemDetails(422, f"There is no filter {min(unknown)!r}; the filters are {known}.")
     alerts = select(**chosen.model_dump(exclude={"limit", "before"}, exclude_none=True))
     if chosen.before:
         alerts = alerts.filter(pk__lt=chosen.before)
@@ -177,14 +177,16 @@ def _operated(
 ) -> AlertDetailOut:
     by = request.auth.user.get_username()
     if not act(Alert.objects.filter(pk=key), by, note.note if note else ""):
-        raise Problem(409, f"Alert {key} is {_alert(key).get_state_display().lower()}. {which}")
+        raise ProblemDetails(
+            409, f"Alert {key} is {_alert(key).get_state_display().lower()}. {which}"
+        )
     return _detail(_alert(key))
 
 
 def _alert(key: int) -> Alert:
     alert = Alert.objects.select_related("rule", "subject").filter(pk=key).first()
     if alert is None:
-        raise Problem(404, f"There is no alert {key}: GET /api/v1/alerts lists them.")
+        raise ProblemDetails(404, f"There is no alert {key}: GET /api/v1/alerts lists them.")
     return alert
 
 
@@ -227,7 +229,7 @@ def _reported(conditions: Sequence[Condition]) -> ReportOut:
         results = engine.report(conditions)
     except engine.UnknownRule as unknown:
         detail = f"{unknown} Nothing was reported: name one of them, or add the rule in the admin."
-        raise Problem(422, detail) from None
+        raise ProblemDetails(422, detail) from None
     return ReportOut(results=[ResultOut(outcome=one.outcome, mails=one.mails) for one in results])
 
 
@@ -274,7 +276,9 @@ def openapi(request: HttpRequest) -> OpenAPISchema:
 @_rest.api_operation(_METHODS, "/{path:rest}", auth=Token(), include_in_schema=False)
 def nowhere(request: HttpRequest, rest: str) -> HttpResponse:
     """Answers for addresses that do not exist."""
-    raise Problem(404, f"There is no {request.path}: GET /api/openapi.json tells what there is.")
+    raise ProblemDetails(
+        404, f"There is no {request.path}: GET /api/openapi.json lists what there is."
+    )
 
 
 def _opened(pattern: URLPattern) -> URLPattern:
@@ -297,7 +301,7 @@ def _opened(pattern: URLPattern) -> URLPattern:
             return problems.unauthorized()
         allowed = response["Allow"].replace("GET", "GET, HEAD")
         detail = f"This address takes {allowed} and not {method}."
-        return problems.answer(Problem(405, detail), {"Allow": allowed})
+        return problems.answer(ProblemDetails(405, detail), {"Allow": allowed})
 
     pattern.callback = view
     return pattern

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator
 from itertools import count
 
 from soc.beat.plan import GRACE, Entry, Run
-from soc.beat.publish import Publisher, Result
+from soc.beat.publish import Publisher, PublishResult
 from soc.beat.status import Counts
 from soc.beat.timer import Timer
 from soc.beat.timing import SECOND
@@ -42,7 +42,9 @@ class Dispatcher:
         for run in runs:
             heapq.heappush(self._queue, (run.due, next(self._order), run))
 
-    def work(self, now: int, clock: float, entries: dict[int, Entry] | None) -> Iterator[Result]:
+    def work(
+        self, now: int, clock: float, entries: dict[int, Entry] | None
+    ) -> Iterator[PublishResult]:
         """Publish what is due; yield runs that are done: published, or not to be.
 
         ``entries`` are the present ones, None if this beat is not active: the run of an entry
@@ -59,7 +61,7 @@ class Dispatcher:
         yield from filter(self._is_done, self._publisher.results())
         self._say_what_failed()
 
-    def _is_done(self, result: Result) -> bool:
+    def _is_done(self, result: PublishResult) -> bool:
         if not result.problem:
             self._counts.published += 1
             return True

@@ -46,7 +46,7 @@ FIRST_RETRY, LAST_RETRY = 0.5, 5.0
 logger = logging.getLogger(__name__)
 
 
-class Result(NamedTuple):
+class PublishResult(NamedTuple):
     """What became of a run: why it was not published, and whether another try may help."""
 
     run: Run
@@ -76,7 +76,7 @@ class Publisher:
         self._tag = 0
         self._unconfirmed: dict[int, tuple[Run, str, float]] = {}
         self._returned: dict[str, str] = {}
-        self._results: list[Result] = []
+        self._results: list[PublishResult] = []
         self._declared: list[Any] = []
         self._frames: list[bytes] = []
         self._can_prebuild: dict[str, bool] = {}
@@ -143,11 +143,13 @@ class Publisher:
                     return runs[place:]
             except Exception as error:
                 # The project's own code builds messages: what it raises is one task's problem.
-                self._results.append(Result(run, f"{type(error).__name__}: {error}", again=False))
+                self._results.append(
+                    PublishResult(run, f"{type(error).__name__}: {error}", again=False)
+                )
         self._write()
         return ()
 
-    def results(self) -> Iterator[Result]:
+    def results(self) -> Iterator[PublishResult]:
         """Read what the broker has said meanwhile and yield what became of runs."""
         if self._connection is not None and (
             self._unconfirmed or time.monotonic() >= self._heartbeat_at
@@ -223,7 +225,7 @@ class Publisher:
 
     def _publish_at_once(self, publish: Any, *arguments: Any, **options: Any) -> None:
         publish(*arguments, **options)
-        self._results.append(Result(self._run))
+        self._results.append(PublishResult(self._run))
 
     def _owe(self, run: Run, task_id: str) -> None:
         self._tag += 1
@@ -250,7 +252,7 @@ class Publisher:
     def _give_up(self, reason: object) -> None:
         """Drop the connection; whether the broker took what it did not confirm is unknown."""
         for run, _, _ in self._unconfirmed.values():
-            self._results.append(Result(run, f"not confirmed: {reason}"))
+            self._results.append(PublishResult(run, f"not confirmed: {reason}"))
         self._disconnect()
 
     def _disconnect(self) -> None:
@@ -342,11 +344,11 @@ class Publisher:
 
     def _on_ack(self, tag: int, multiple: bool) -> None:
         for run, task_id in self._take(tag, multiple):
-            self._results.append(Result(run, self._returned.pop(task_id, "")))
+            self._results.append(PublishResult(run, self._returned.pop(task_id, "")))
 
     def _on_nack(self, tag: int, multiple: bool) -> None:
         for run, _ in self._take(tag, multiple):
-            self._results.append(Result(run, "the broker refused the message"))
+            self._results.append(PublishResult(run, "the broker refused the message"))
 
     def _on_return(self, error: Exception, exchange: str, key: str, message: Any) -> None:
         task_id = message.properties.get("correlation_id", "")

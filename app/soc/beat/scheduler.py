@@ -24,7 +24,7 @@ from soc.beat import database, options, signals, status
 from soc.beat.dispatch import Dispatcher
 from soc.beat.keeper import Keeper
 from soc.beat.plan import Run
-from soc.beat.publish import Publisher, Result
+from soc.beat.publish import Publisher, PublishResult
 from soc.beat.rows import Reader
 from soc.beat.stopping import uninterrupted
 from soc.beat.timer import Timer
@@ -161,7 +161,7 @@ class Scheduler(DatabaseScheduler):
                 self._explain(result)
         self.counts.greatest_lag = max(self.counts.greatest_lag, self.lag(now))
 
-    def _explain(self, result: Result) -> None:
+    def _explain(self, result: PublishResult) -> None:
         """Have written what is wrong with a task that cannot be published at all, once."""
         message = result.run.entry.message
         if message.problem != result.problem:

@@ -15,7 +15,7 @@ COLUMNS = ("top", "wide", "narrow")
 
 
 @dataclass(frozen=True)
-class Part:
+class BoardPart:
     """A panel with what it has read."""
 
     panel: Panel
@@ -27,7 +27,7 @@ class Board:
     """Everything the board shows; the parts in their order."""
 
     now: datetime
-    parts: Sequence[Part]
+    parts: Sequence[BoardPart]
     problems: Sequence[Problem]
     """The bad before the rest."""
 
@@ -37,7 +37,7 @@ class Board:
         tones = {problem.tone for problem in self.problems}
         return "bad" if "bad" in tones else "warn" if tones else "ok"
 
-    def shown_to(self, user: User | AnonymousUser) -> dict[str, list[Part]]:
+    def shown_to(self, user: User | AnonymousUser) -> dict[str, list[BoardPart]]:
         """Return the parts by their columns that a user may see."""
         seen = [
             part
@@ -59,6 +59,6 @@ def panels() -> list[Panel]:
 
 def read(now: datetime) -> Board:
     """Read the whole board."""
-    parts = [Part(panel, panel.read(now)) for panel in panels()]
+    parts = [BoardPart(panel, panel.read(now)) for panel in panels()]
     problems = [problem for part in parts for problem in part.panel.problems(part.data, now)]
     return Board(now, parts, sorted(problems, key=lambda problem: problem.tone != "bad"))

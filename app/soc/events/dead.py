@@ -45,7 +45,7 @@ class Dead(NamedTuple):
     reason: str
 
 
-class CannotReplay(Exception):
+class CannotReplayEvent(Exception):
     """A dead letter could not be replayed; the text says why."""
 
 
@@ -128,16 +128,18 @@ def replay(letter: DeadLetter, by: str) -> None:
     with transaction.atomic():
         letter = DeadLetter.objects.select_for_update().get(pk=letter.pk)
         if letter.state != State.WAITING:
-            raise CannotReplay(f"it has been {letter.state} already")
+            raise CannotReplayEvent(f"it has been {letter.state} already")
         body = letter.edited or bytes(letter.body)
         event = shapes.attempt(body)
         taken = Ingest("replay").take([event])
         if taken.refusals:
-            raise CannotReplay(taken.refusals[0].reason)
+            raise CannotReplayEvent(taken.refusals[0].reason)
         if taken.counts.dropped and isinstance(event, shapes.WindowsEvent):
-            raise CannotReplay(f"its source is not allowed: {event.provider} in {event.channel}")
+            raise CannotReplayEvent(
+                f"its source is not allowed: {event.provider} in {event.channel}"
+            )
         if taken.counts.expired:
-            raise CannotReplay("it is from before the time until which events are dropped")
+            raise CannotReplayEvent("it is from before the time until which events are dropped")
         _settle(DeadLetter.objects.filter(pk=letter.pk), State.REPLAYED, by)
 
 
@@ -189,7 +191,7 @@ def replay_all(letters: Iterable[DeadLetter], by: str) -> tuple[int, list[tuple[
     for letter in letters:
         try:
             replay(letter, by)
-        except CannotReplay as error:
+        except CannotReplayEvent as error:
             failed.append((letter, str(error)))
         else:
             done += 1

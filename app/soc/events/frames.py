@@ -100,7 +100,7 @@ class _Connection(pyamqp.Connection):
         return _Tls(host, connect_timeout, ssl, **options)
 
 
-class Transport(pyamqp.Transport):
+class FrameTransport(pyamqp.Transport):
     """kombu's transport with our connection."""
 
     Connection = _Connection

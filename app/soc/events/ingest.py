@@ -63,7 +63,7 @@ class _Message(NamedTuple):
 
 
 @dataclass
-class Counts:
+class IngestCounts:
     """What became of the messages of a batch; the stale and the problems are stored, too."""
 
     stored: int = 0
@@ -74,7 +74,7 @@ class Counts:
     expired: int = 0
     refused: int = 0
 
-    def add(self, other: "Counts") -> None:
+    def add(self, other: "IngestCounts") -> None:
         """Add the counts of another batch."""
         for name in COUNTS:
             setattr(self, name, getattr(self, name) + getattr(other, name))
@@ -84,17 +84,17 @@ class Counts:
 class Taken:
     """What became of a batch, and of each message that cannot be stored."""
 
-    counts: Counts = field(default_factory=Counts)
+    counts: IngestCounts = field(default_factory=IngestCounts)
     refusals: list[Refusal] = field(default_factory=list)
 
 
 @dataclass
-class _Batch:
+class _IngestBatch:
     """What one transaction writes."""
 
     now: datetime
     stale_before: datetime
-    counts: Counts = field(default_factory=Counts)
+    counts: IngestCounts = field(default_factory=IngestCounts)
     expired_before: datetime | None = None
     arrivals: list[Arrival] = field(default_factory=list)
     sources: list[int] = field(default_factory=list)
@@ -196,7 +196,7 @@ class Ingest:
         self._store_or_split(readable, taken)
         if taken.refusals:
             now = timezone.now()
-            refused = _Batch(now, now, Counts(refused=len(taken.refusals)))
+            refused = _IngestBatch(now, now, IngestCounts(refused=len(taken.refusals)))
             _count(refused, self._instance)
             taken.counts.refused = refused.counts.refused
         return taken
@@ -220,10 +220,12 @@ class Ingest:
             self._store_or_split(messages[:middle], taken)
             self._store_or_split(messages[middle:], taken)
 
-    def _store(self, events: Sequence[WindowsEvent]) -> Counts:
+    def _store(self, events: Sequence[WindowsEvent]) -> IngestCounts:
         self._memory.refresh()
         now, settings = timezone.now(), self._memory.settings
-        batch = _Batch(now, settings.stale_before(now), expired_before=settings.expired_before)
+        batch = _IngestBatch(
+            now, settings.stale_before(now), expired_before=settings.expired_before
+        )
         for event in events:
             self._sort(event, batch)
         with transaction.atomic():
@@ -237,7 +239,7 @@ class Ingest:
             _count(batch, self._instance)
         return batch.counts
 
-    def _sort(self, event: WindowsEvent, batch: _Batch) -> None:
+    def _sort(self, event: WindowsEvent, batch: _IngestBatch) -> None:
         """Decide what becomes of an event, and have it read."""
         source = self._memory.source(event)
         if not source.allowed:
@@ -284,7 +286,7 @@ def _words(error: Exception) -> str:
     return f"{type(error).__name__}: {error}"
 
 
-def _note_problem(batch: _Batch, digest: bytes, words: str) -> None:
+def _note_problem(batch: _IngestBatch, digest: bytes, words: str) -> None:
     clean = words.encode("utf-8", "replace").decode("utf-8").replace("\0", "?")
     batch.problems.setdefault(digest, clean[:LONGEST_PROBLEM])
 
@@ -292,7 +294,7 @@ def _note_problem(batch: _Batch, digest: bytes, words: str) -> None:
 # --- Writing ------------------------------------------------------------------------------------
 
 
-def _insert_derived(rows: list[Derived], batch: _Batch) -> None:
+def _insert_derived(rows: list[Derived], batch: _IngestBatch) -> None:
     rows.sort(key=attrgetter("digest"))
     model = type(rows[0])
     try:
@@ -313,7 +315,7 @@ def _insert_derived(rows: list[Derived], batch: _Batch) -> None:
             _note_problem(batch, bytes(row.digest), f"{model._meta.label}: {_words(error)}")
 
 
-def _insert_events(batch: _Batch) -> None:
+def _insert_events(batch: _IngestBatch) -> None:
     # In one order in every worker, so that two never wait for each other.
     rows = sorted(_event_rows(batch), key=itemgetter(_COLUMNS.index("at"), 0))
     if not rows:
@@ -324,7 +326,7 @@ def _insert_events(batch: _Batch) -> None:
     batch.counts.problems = len(batch.problems)
 
 
-def _event_rows(batch: _Batch) -> Iterator[tuple[Any, ...]]:
+def _event_rows(batch: _IngestBatch) -> Iterator[tuple[Any, ...]]:
     """Yield the values of the columns."""
     now = connection.ops.adapt_datetimefield_value(batch.now)
     problems = batch.problems
@@ -337,7 +339,7 @@ def _event_rows(batch: _Batch) -> Iterator[tuple[Any, ...]]:
         )
 
 
-def _note_signs_of_life(batch: _Batch) -> None:
+def _note_signs_of_life(batch: _IngestBatch) -> None:
     moment = connection.ops.adapt_datetimefield_value
     now = moment(batch.now)
     rows = [(*key, moment(batch.seen[key]), now) for key in sorted(batch.seen)]
@@ -350,14 +352,14 @@ def _note_signs_of_life(batch: _Batch) -> None:
     _upsert("events_botseen", ("bot_id", "kind"), times, rows)
 
 
-def _note_delays(batch: _Batch) -> None:
+def _note_delays(batch: _IngestBatch) -> None:
     slot = connection.ops.adapt_datetimefield_value(clocks.slot(batch.now))
     rows = [(bot, slot, seconds) for bot, seconds in sorted(batch.delays.items())]
     least = "LEAST(seconds, {new})" if connection.vendor == "mysql" else "MIN(seconds, {new})"
     _upsert("events_botdelay", ("bot_id", "slot"), {"seconds": least}, rows)
 
 
-def _note_dropped(batch: _Batch) -> None:
+def _note_dropped(batch: _IngestBatch) -> None:
     if not batch.dropped:
         return
     now = connection.ops.adapt_datetimefield_value(batch.now)
@@ -370,7 +372,7 @@ def _note_dropped(batch: _Batch) -> None:
             )
 
 
-def _count(batch: _Batch, instance: str) -> None:
+def _count(batch: _IngestBatch, instance: str) -> None:
     values = [getattr(batch.counts, name) for name in COUNTS]
     if not any(values):
         return

@@ -20,7 +20,7 @@ LEAST = 10
 
 
 @dataclass(frozen=True)
-class Picture:
+class BacklogPicture:
     """The highest depth in each five minutes, the oldest first; None where nobody looked."""
 
     depths: Sequence[int | None]
@@ -52,7 +52,7 @@ class Picture:
         return sum(depth is None for depth in self.depths)
 
 
-def of_day(now: datetime) -> Mapping[str, Picture]:
+def of_day(now: datetime) -> Mapping[str, BacklogPicture]:
     """Return the pictures of all queues by their names, in one query."""
     samples = (
         QueueSample.objects.filter(at__gt=now - DAY, at__lte=now)
@@ -66,4 +66,4 @@ def of_day(now: datetime) -> Mapping[str, Picture]:
         ago = min(STEPS - 1, max(0, (now - minute) // STEP))
         place = STEPS - 1 - ago
         known[place] = max(known[place] or 0, highest)
-    return {queue: Picture(known) for queue, known in depths.items()}
+    return {queue: BacklogPicture(known) for queue, known in depths.items()}

@@ -34,7 +34,7 @@ QUEUE = BY_NAME["events"]
 STREAM = STREAMS[QUEUE.name]
 
 
-class Publisher:
+class EventPublisher:
     """A publisher that outlives the broker; ``identity`` is the folder of its certificate.
 
     ``told`` is called with what a person should know.

@@ -40,7 +40,7 @@ class Arrival(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Reader:
+class EventReader:
     """What an application does with the events that are its own.
 
     ``read`` returns the rows to insert, none if the event is another's; it must not ask the
@@ -54,14 +54,14 @@ class Reader:
     read: Callable[[Arrival], Sequence[Derived]]
 
 
-_readers: dict[str, Reader] = {}
+_readers: dict[str, EventReader] = {}
 
 
 def register(kind: str, model: type[Derived], read: Callable[[Arrival], Sequence[Derived]]) -> None:
     """Have every event read; a kind that is registered again replaces the first."""
-    _readers[kind] = Reader(kind, model, read)
+    _readers[kind] = EventReader(kind, model, read)
 
 
-def registered() -> Sequence[Reader]:
+def registered() -> Sequence[EventReader]:
     """Return the readers of all applications."""
     return tuple(_readers.values())

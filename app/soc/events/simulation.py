@@ -22,7 +22,7 @@ GENERATIONS = (6, 8)
 
 
 @dataclass(frozen=True)
-class Robot:
+class SimulatedRobot:
     """A robot that is simulated."""
 
     number: int
@@ -40,8 +40,8 @@ class Robot:
 class Scene:
     """A robot's turn; a ``failing`` one goes wrong. What happens by chance is drawn from it."""
 
-    robots: Sequence[Robot]
-    actor: Robot
+    robots: Sequence[SimulatedRobot]
+    actor: SimulatedRobot
     cycle: int
     failing: bool
     chance: random.Random
@@ -51,7 +51,7 @@ class Scene:
 class Doing:
     """One event that a robot's host logs, so many seconds after the turn began."""
 
-    robot: Robot
+    robot: SimulatedRobot
     provider: str
     channel: str
     event_id: int
@@ -91,10 +91,10 @@ def say_something(scene: Scene) -> Iterator[Doing]:
     )
 
 
-def robots(number: int, sites: int) -> list[Robot]:
+def robots(number: int, sites: int) -> list[SimulatedRobot]:
     """Return robots that are spread over sites."""
     return [
-        Robot(
+        SimulatedRobot(
             number=n,
             host=f"robot-{n:02}",
             site=f"site-{(n - 1) % sites + 1}",
@@ -137,7 +137,7 @@ class Faults:
 
 
 @dataclass(frozen=True)
-class Message:
+class SimulatedMessage:
     """A body to publish, and its kind: good, stale, malformed, or the duplicate of another."""
 
     kind: str
@@ -150,7 +150,7 @@ class _Turn:
 
     at: float
     order: int
-    thing: Doing | tuple[Robot, Activity] = field(compare=False)
+    thing: Doing | tuple[SimulatedRobot, Activity] = field(compare=False)
 
 
 class Play:
@@ -161,7 +161,7 @@ class Play:
 
     def __init__(
         self,
-        cast: Sequence[Robot],
+        cast: Sequence[SimulatedRobot],
         what: Sequence[Activity],
         faults: Faults,
         pace: float,
@@ -175,7 +175,7 @@ class Play:
         self._random = random.Random(seed)  # noqa: S311
         self._numbers = count(self._random.randrange(10**6) * 10**6)
         self._order = count()
-        self._cycles: Counter[tuple[Robot, str]] = Counter()
+        self._cycles: Counter[tuple[SimulatedRobot, str]] = Counter()
         self._due: list[_Turn] = []
         for activity in what:
             for robot in cast:
@@ -185,7 +185,7 @@ class Play:
         """Return when the next thing happens, in seconds from the start of the play."""
         return self._due[0].at
 
-    def next(self, now: datetime) -> list[Message]:
+    def next(self, now: datetime) -> list[SimulatedMessage]:
         """Return the messages of what is due first; a turn may have none."""
         turn = heapq.heappop(self._due)
         at, thing = turn.at, turn.thing
@@ -205,23 +205,23 @@ class Play:
                 told += self._told(doing, now)
         return told
 
-    def _push(self, at: float, thing: Doing | tuple[Robot, Activity]) -> None:
+    def _push(self, at: float, thing: Doing | tuple[SimulatedRobot, Activity]) -> None:
         heapq.heappush(self._due, _Turn(at, next(self._order), thing))
 
-    def _told(self, doing: Doing, now: datetime) -> list[Message]:
+    def _told(self, doing: Doing, now: datetime) -> list[SimulatedMessage]:
         if doing.robot.number <= self._faults.silent:
             return []
         number, chance = next(self._numbers), self._random.random
         if chance() < self._faults.malformed:
             self.counts["malformed"] += 1
-            return [Message("malformed", _spoiled(document(doing, now, number), number))]
+            return [SimulatedMessage("malformed", _spoiled(document(doing, now, number), number))]
         kind = "stale" if chance() < self._faults.stale else "good"
         body = encoded(document(doing, now - STALE if kind == "stale" else now, number), number)
         self.counts[kind] += 1
-        messages = [Message(kind, body)]
+        messages = [SimulatedMessage(kind, body)]
         if chance() < self._faults.duplicate:
             self.counts["duplicate"] += 1
-            messages.append(Message("duplicate", body))
+            messages.append(SimulatedMessage("duplicate", body))
         return messages
 
 
@@ -235,7 +235,7 @@ def document(doing: Doing, at: datetime, number: int) -> dict[str, object]:
     return _of_8(doing, at, number)
 
 
-def _address(robot: Robot) -> str:
+def _address(robot: SimulatedRobot) -> str:
     # TEST-NET-1 (RFC 5737).
     return f"192.0.2.{robot.number % 254 + 1}"
 

@@ -240,7 +240,7 @@ class Intake(threading.Thread):
         self._writer.join(LONGEST_END)
 
     def _link(self) -> Connection:
-        transport = {} if settings.EMBEDDED else {"transport": frames.Transport}
+        transport = {} if settings.EMBEDDED else {"transport": frames.FrameTransport}
         link: Connection = self._app.connection_for_read(**transport)
         return link
 
@@ -365,7 +365,7 @@ def _declare(link: Connection) -> None:
         Queue(QUEUE.name, exchange, routing_key=STREAM.routing_key, channel=channel).declare()
 
 
-class Stream(bootsteps.StartStopStep):
+class StreamStep(bootsteps.StartStopStep):
     """The step of a worker that empties the stream; it outlives the worker's own connection."""
 
     def __init__(self, worker: WorkController, **_: Any) -> None:

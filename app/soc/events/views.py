@@ -23,11 +23,11 @@ MOST_ACTIONS = 10
 
 
 @dataclass(frozen=True)
-class Row:
+class QueueRow:
     """One queue as the page shows it."""
 
     backlog: backlog.Backlog
-    picture: pictures.Picture
+    picture: pictures.BacklogPicture
     age: str
     left: str
 
@@ -55,11 +55,11 @@ def queues(request: HttpRequest) -> HttpResponse:
     return render(request, "events/queues.html", context)
 
 
-def _rows(now: datetime) -> Sequence[Row]:
+def _rows(now: datetime) -> Sequence[QueueRow]:
     drawn = pictures.of_day(now)
-    nothing = pictures.Picture([None] * pictures.STEPS)
+    nothing = pictures.BacklogPicture([None] * pictures.STEPS)
     return [
-        Row(
+        QueueRow(
             backlog=one,
             picture=drawn.get(one.queue.name, nothing),
             age=f"less than {in_words(one.age)}" if one.age is not None else "",

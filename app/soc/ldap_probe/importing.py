@@ -34,7 +34,7 @@ _NO = {"0", "no", "false", "off"}
 
 
 @dataclass(frozen=True)
-class Line:
+class ServerImportLine:
     """What one line of the table means: ``new``, ``changed``, ``same`` or ``wrong``."""
 
     number: int
@@ -45,10 +45,10 @@ class Line:
 
 
 @dataclass(frozen=True)
-class Report:
+class ImportReport:
     """What an import does, or would do."""
 
-    lines: Sequence[Line]
+    lines: Sequence[ServerImportLine]
     done: bool
 
     def count(self, action: str) -> int:
@@ -69,7 +69,7 @@ class Report:
         return f"{'Imported' if self.done else 'This would import'}: {numbers} the same."
 
 
-def run(text: str, *, dry: bool = False) -> Report:
+def run(text: str, *, dry: bool = False) -> ImportReport:
     """Import a table, all of it or nothing, and report line by line; ``dry`` writes nothing.
 
     A server is known by its host and port; one that is known is changed.
@@ -81,14 +81,14 @@ def run(text: str, *, dry: bool = False) -> Report:
             if line.server and line.action in ("new", "changed"):
                 # One by one: a change of its name closes its alerts.
                 line.server.save()
-    return Report(lines, done)
+    return ImportReport(lines, done)
 
 
-def _lines(text: str) -> Iterator[Line]:
+def _lines(text: str) -> Iterator[ServerImportLine]:
     try:
         rows = _rows(text)
     except (ValueError, csv.Error) as error:
-        yield Line(1, "", "wrong", str(error))
+        yield ServerImportLine(1, "", "wrong", str(error))
         return
     named = {
         column: {str(one): one for one in model._default_manager.all()}
@@ -100,12 +100,12 @@ def _lines(text: str) -> Iterator[Line]:
         line = _line(number, row, named, known)
         if line.action != "wrong" and line.name in seen:
             said = f"The same server stands in line {seen[line.name]}."
-            line = Line(number, line.name, "wrong", said)
+            line = ServerImportLine(number, line.name, "wrong", said)
         seen.setdefault(line.name, number)
         yield line
     if len(rows) > MOST_LINES:
         said = f"The table has more than {MOST_LINES:,} lines: import it in parts."
-        yield Line(rows[MOST_LINES][0], "", "wrong", said)
+        yield ServerImportLine(rows[MOST_LINES][0], "", "wrong", said)
 
 
 def _rows(text: str) -> list[tuple[int, dict[str, Any]]]:
@@ -156,7 +156,7 @@ def _line(
     row: Mapping[Any, Any],
     named: Mapping[str, Mapping[str, models.Model]],
     known: Mapping[str, DirectoryServer],
-) -> Line:
+) -> ServerImportLine:
     label = str(row.get("host") or "")
     try:
         if None in row:
@@ -176,14 +176,14 @@ def _line(
         server.clean_fields(exclude=set(_NAMED))
     except ValidationError as error:
         said = " ".join(f"{name}: {' '.join(texts)}" for name, texts in error.message_dict.items())
-        return Line(number, label, "wrong", said)
+        return ServerImportLine(number, label, "wrong", said)
     except ValueError as error:
-        return Line(number, label, "wrong", str(error))
+        return ServerImportLine(number, label, "wrong", str(error))
     if server.pk is None:
-        return Line(number, label, "new", server.site, server)
+        return ServerImportLine(number, label, "new", server.site, server)
     if changed:
-        return Line(number, label, "changed", ", ".join(changed), server)
-    return Line(number, label, "same", "", server)
+        return ServerImportLine(number, label, "changed", ", ".join(changed), server)
+    return ServerImportLine(number, label, "same", "", server)
 
 
 def _value(column: str, value: Any, named: Mapping[str, Mapping[str, models.Model]]) -> Any:

@@ -43,7 +43,7 @@ TIMES = tuple(f"{phase.value}_ms" for phase in Phase)
 
 
 @dataclass(frozen=True)
-class Filter(QueryFilter):
+class DirectoryFilter(QueryFilter):
     """What a person asks to see, as it stands in the address; an unknown value matches nothing."""
 
     site: str = ""
@@ -69,7 +69,7 @@ class Filter(QueryFilter):
 
 
 @dataclass(frozen=True)
-class Row:
+class DirectoryRow:
     """One server as a list shows it."""
 
     server: DirectoryServer
@@ -91,13 +91,13 @@ class Row:
 
 
 @dataclass(frozen=True)
-class Listing:
+class DirectoryListing:
     """One page of a filtered list, with what else could be chosen."""
 
     now: datetime
-    filter: Filter
+    filter: DirectoryFilter
     page: Page
-    rows: Sequence[Row]
+    rows: Sequence[DirectoryRow]
     counts: Mapping[str, int]
     sites: Sequence[str]
     groups: Sequence[str]
@@ -133,7 +133,7 @@ class Listing:
         ]
 
 
-def read_page(query: Filter, number: str, now: datetime) -> Listing:
+def read_page(query: DirectoryFilter, number: str, now: datetime) -> DirectoryListing:
     """Read one page of the list; a number beyond the last page is the last page."""
     matching = query.of_any_state()
     counts = {row["state"]: row["n"] for row in matching.values("state").annotate(n=Count("pk"))}
@@ -147,11 +147,11 @@ def read_page(query: Filter, number: str, now: datetime) -> Listing:
     page = Paginator(needed.order_by(rank, "site", "host", "port"), PAGE).get_page(number)
     places = DirectoryServer.objects.filter(enabled=True).order_by("site", "group")
     known = list(places.values_list("site", "group").distinct())
-    return Listing(
+    return DirectoryListing(
         now=now,
         filter=query,
         page=page,
-        rows=[Row(server) for server in page.object_list],
+        rows=[DirectoryRow(server) for server in page.object_list],
         counts=counts,
         sites=sorted({site for site, _ in known if site}),
         groups=sorted({group for _, group in known if group}),
@@ -162,7 +162,7 @@ def read_page(query: Filter, number: str, now: datetime) -> Listing:
 
 
 @dataclass(frozen=True)
-class Result:
+class ProbeRow:
     """One probe as a table shows it."""
 
     result: ProbeResult
@@ -181,19 +181,19 @@ class Result:
 
 
 @dataclass(frozen=True)
-class Detail:
+class DirectoryDetail:
     """One server with its history."""
 
-    row: Row
+    row: DirectoryRow
     history: pictures.History
     hours: Sequence[datetime]
-    results: Sequence[Result]
+    results: Sequence[ProbeRow]
     errors: Sequence[tuple[str, int]]
     beside: int
     span: str
 
 
-def read_detail(server: DirectoryServer, span: str, now: datetime) -> Detail:
+def read_detail(server: DirectoryServer, span: str, now: datetime) -> DirectoryDetail:
     """Read a server's history over one of the offered spans."""
     span = span if span in SPANS else "24"
     since = now - SPANS[span]
@@ -203,11 +203,11 @@ def read_detail(server: DirectoryServer, span: str, now: datetime) -> Detail:
     errors = Counter(error for _, _, error, *_ in points if error)
     latest = ProbeResult.objects.filter(server=server).order_by("-at")[:MOST_RESULTS]
     beside = DirectoryServer.objects.filter(enabled=True, site=server.site).exclude(pk=server.pk)
-    return Detail(
-        row=Row(server),
+    return DirectoryDetail(
+        row=DirectoryRow(server),
         history=pictures.history(probes, since, now),
         hours=pictures.hours(since, now),
-        results=[Result(result) for result in latest],
+        results=[ProbeRow(result) for result in latest],
         errors=errors.most_common(10),
         beside=beside.count() if server.site else 0,
         span=span,
@@ -225,7 +225,7 @@ def _times(spent: Iterable[float | None]) -> pictures.Times:
 class Compared:
     """One server beside the others of its site; the milliseconds are medians."""
 
-    row: Row
+    row: DirectoryRow
     parts: Sequence[pictures.Part]
     total: float | None
     probes: int
@@ -260,7 +260,7 @@ def compare(site: str, now: datetime) -> list[Compared]:
     slowest = max((sum(times.values()) for times in usual.values()), default=0)
     rows = [
         Compared(
-            row=Row(server),
+            row=DirectoryRow(server),
             parts=pictures.parts(usual.get(server.pk, {}), slowest),
             total=sum(usual[server.pk].values()) if server.pk in usual else None,
             probes=len(outcomes[server.pk]),

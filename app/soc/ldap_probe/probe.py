@@ -13,10 +13,10 @@ from enum import StrEnum
 
 from soc.ldap_probe import replicas
 from soc.ldap_probe.diagnostics import Outcome, printable
-from soc.ldap_probe.session import HAS_CLIENT, Security, Session, Target
+from soc.ldap_probe.session import HAS_CLIENT, DirectoryTarget, Security, Session
 from soc.ldap_probe.wire import Deadline, Fault, connect, resolve
 
-__all__ = ["HAS_CLIENT", "Finding", "Phase", "Security", "Target", "probe"]
+__all__ = ["HAS_CLIENT", "DirectoryTarget", "Finding", "Phase", "Security", "probe"]
 
 NETWORK_SECONDS = 5.0
 """For the way to the server: name, connection and TLS together."""
@@ -70,7 +70,7 @@ def _always() -> bool:
 
 
 def probe(
-    target: Target,
+    target: DirectoryTarget,
     *,
     may_bind: Callable[[], bool] = _always,
     network_seconds: float = NETWORK_SECONDS,

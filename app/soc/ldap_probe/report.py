@@ -35,7 +35,7 @@ _TOTAL = sum(
 
 
 @dataclass(frozen=True)
-class Line:
+class ServerLine:
     """One server in a report; the milliseconds are of probes that searched."""
 
     server: DirectoryServer
@@ -80,7 +80,7 @@ def of_period(since: datetime, until: datetime) -> Notice | None:
     )
 
 
-def read(since: datetime, until: datetime) -> list[Line]:
+def read(since: datetime, until: datetime) -> list[ServerLine]:
     """Return a line for each watched server, in three queries."""
     results = ProbeResult.objects.filter(at__gte=since, at__lt=until).order_by()
     outcomes: dict[int, Counter[str]] = defaultdict(Counter)
@@ -95,7 +95,7 @@ def read(since: datetime, until: datetime) -> list[Line]:
     for server in DirectoryServer.objects.filter(enabled=True).order_by("site", "host", "port"):
         counts, speed = outcomes[server.pk], speeds.get(server.pk)
         lines.append(
-            Line(
+            ServerLine(
                 server=server,
                 probes=sum(counts.values()),
                 answered=sum(counts[outcome] for outcome in ANSWERED),
@@ -107,7 +107,7 @@ def read(since: datetime, until: datetime) -> list[Line]:
     return lines
 
 
-def _facts(lines: Sequence[Line], bad: Sequence[Line]) -> dict[str, str]:
+def _facts(lines: Sequence[ServerLine], bad: Sequence[ServerLine]) -> dict[str, str]:
     facts = {
         f"{line.server}: {line.server.get_state_display()}": (
             f"since {local(line.server.state_since)}. {line.server.detail}"
@@ -128,7 +128,7 @@ def _facts(lines: Sequence[Line], bad: Sequence[Line]) -> dict[str, str]:
     return facts
 
 
-def _table(lines: Sequence[Line]) -> str:
+def _table(lines: Sequence[ServerLine]) -> str:
     return as_csv(
         COLUMNS,
         (

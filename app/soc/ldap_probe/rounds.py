@@ -17,7 +17,7 @@ from soc.core.severity import Severity
 from soc.ldap_probe import conditions, credentials, replication, speed
 from soc.ldap_probe.diagnostics import ANSWERED, Outcome
 from soc.ldap_probe.models import DirectoryServer, ProbeResult, State
-from soc.ldap_probe.probe import HAS_CLIENT, Finding, Phase, Security, Target, probe
+from soc.ldap_probe.probe import HAS_CLIENT, DirectoryTarget, Finding, Phase, Security, probe
 from soc.ldap_probe.turns import Turn, Turns
 
 MOST_AT_ONCE = 100
@@ -115,14 +115,14 @@ def _probe(server: DirectoryServer, turns: Turns | None) -> Finding | None:
     return credentials.held_back(finding, credential, late=turn == Turn.LATE)
 
 
-def target_of(server: DirectoryServer) -> Target:
+def target_of(server: DirectoryServer) -> DirectoryTarget:
     """Return a server as the probe takes it.
 
     Raises:
         SealProblem: the keys of this service do not open the credential.
     """
     credential = server.credential
-    return Target(
+    return DirectoryTarget(
         host=server.host,
         port=server.port,
         security=Security(server.security),

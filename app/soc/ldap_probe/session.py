@@ -17,7 +17,7 @@ from enum import StrEnum
 from typing import TYPE_CHECKING, Any
 
 from soc.ldap_probe.diagnostics import Outcome, active_directory, error_class, printable
-from soc.ldap_probe.wire import Deadline, Fault, Stream
+from soc.ldap_probe.wire import Deadline, Fault, WireStream
 
 if TYPE_CHECKING:
     from soc.ldap_probe.password import Told
@@ -53,7 +53,7 @@ class Security(StrEnum):
 
 
 @dataclass(frozen=True)
-class Target:
+class DirectoryTarget:
     """A server, and what to ask it.
 
     ``authority`` holds the PEM certificates that are trusted, nothing for the system's, and
@@ -76,7 +76,7 @@ class Target:
     def __str__(self) -> str:
         return f"{printable(self.host)} port {self.port}"
 
-    def without_credential(self) -> Target:
+    def without_credential(self) -> DirectoryTarget:
         """Return the same server with what it may show anybody: its RootDSE."""
         return replace(self, user="", password="", base="", filter="", replication=False)
 
@@ -84,8 +84,8 @@ class Target:
 class Session:
     """A conversation with one server; to be used as a context, which ends it."""
 
-    def __init__(self, sock: socket.socket, target: Target) -> None:
-        self.stream = Stream(sock, str(target))
+    def __init__(self, sock: socket.socket, target: DirectoryTarget) -> None:
+        self.stream = WireStream(sock, str(target))
         self.target = target
         self._ours, theirs = socket.socketpair()
         self._ours.setblocking(False)
@@ -318,7 +318,7 @@ _ONLY_CHANGE = re.compile(r"restricted to bind", re.IGNORECASE)
 
 
 def _fault(
-    target: Target,
+    target: DirectoryTarget,
     problem: Exception,
     told: Mapping[str, Any],
     outcome: Outcome,
@@ -366,7 +366,7 @@ def _wants_security(problem: Exception, diagnostic: str) -> bool:
     return isinstance(problem, ldap.UNWILLING_TO_PERFORM) and bool(_TOO_WEAK.search(diagnostic))
 
 
-def _weak(target: Target, words: str) -> str:
+def _weak(target: DirectoryTarget, words: str) -> str:
     if target.security == Security.PLAIN:
         return (
             f"{target} demands a protected connection ({words}): choose ldaps or StartTLS for it. "
@@ -379,7 +379,7 @@ def _weak(target: Target, words: str) -> str:
 
 
 def _about_the_password(
-    target: Target, problem: Exception, told: Mapping[str, Any], diagnostic: str
+    target: DirectoryTarget, problem: Exception, told: Mapping[str, Any], diagnostic: str
 ) -> tuple[str, str] | None:
     """Return the error class and meaning of a result that is about the target's password."""
     if not target.user:

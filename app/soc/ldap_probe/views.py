@@ -25,7 +25,7 @@ _may_import = permission_required(
 
 
 def _listing(request: HttpRequest) -> dict[str, object]:
-    query = lists.Filter.of(request.GET)
+    query = lists.DirectoryFilter.of(request.GET)
     return {"listing": lists.read_page(query, request.GET.get("page", ""), timezone.now())}
 
 
@@ -92,7 +92,7 @@ def try_credential(request: HttpRequest, key: int) -> HttpResponse:
 # --- Import -------------------------------------------------------------------------------------
 
 
-class ImportForm(forms.Form):
+class DirectoryImportForm(forms.Form):
     """A table of servers, as a file or as text."""
 
     file = forms.FileField(required=False)
@@ -126,7 +126,7 @@ class ImportForm(forms.Form):
 @_may_import
 def import_directories(request: HttpRequest) -> HttpResponse:
     """Show what an import would do line by line, and do it when that was seen."""
-    form = ImportForm(request.POST or None, request.FILES or None)
+    form = DirectoryImportForm(request.POST or None, request.FILES or None)
     report = None
     if request.method == "POST" and form.is_valid():
         text = form.cleaned_data["text"]
@@ -137,6 +137,6 @@ def import_directories(request: HttpRequest) -> HttpResponse:
                 return redirect("directories")
         else:
             report = importing.run(text, dry=True)
-        form = ImportForm({"text": text})
+        form = DirectoryImportForm({"text": text})
     context = {"form": form, "report": report, "columns": importing.COLUMNS}
     return render(request, "ldap_probe/import.html", context)

@@ -176,7 +176,7 @@ def context(authority: str) -> ssl.SSLContext:
     return made
 
 
-class Stream:
+class WireStream:
     """A bounded connection that may turn to TLS."""
 
     def __init__(self, sock: socket.socket, peer: str) -> None:

@@ -56,7 +56,7 @@ def report(now: datetime) -> int:
     )
     if stream.at is None or stream.is_silent:
         return mails
-    seen = Seen.read(stream, stream.at)
+    seen = SeenMail.read(stream, stream.at)
     limits = Limits(settings.bot_warning, settings.bot_critical)
     server_limits = Limits(settings.server_warning, settings.server_critical)
     _retire_places(seen, bots)
@@ -84,7 +84,7 @@ def _retire_robots(robots: Sequence[Robot], bots: Sequence[Bot]) -> None:
     silence.retire(flow.APPLICATION, clocks.RULE, (bot.host for bot in bots))
 
 
-def _retire_places(seen: "Seen", bots: Sequence[Bot]) -> None:
+def _retire_places(seen: "SeenMail", bots: Sequence[Bot]) -> None:
     silence.retire(APPLICATION, SERVER, seen.servers)
     silence.retire(APPLICATION, DATABASE, (_name(*names) for names in seen.databases))
     silence.retire(APPLICATION, ROUTE, map(str, seen.routes))
@@ -98,7 +98,7 @@ def _retire_places(seen: "Seen", bots: Sequence[Bot]) -> None:
 
 
 @dataclass(frozen=True)
-class Seen:
+class SeenMail:
     """The mailboxes of the enabled robots, when each robot was there, and the pairs of domains.
 
     ``at`` is the time that the stream has reached.
@@ -111,7 +111,7 @@ class Seen:
     routes: Sequence[Route]
 
     @classmethod
-    def read(cls, stream: Flow, at: datetime) -> "Seen":
+    def read(cls, stream: Flow, at: datetime) -> "SeenMail":
         """Read all of it."""
         return cls(
             stream=stream,
@@ -164,12 +164,12 @@ class Seen:
 # --- Servers and databases ----------------------------------------------------------------------
 
 
-def _server(seen: Seen, name: str, limits: Limits) -> Condition:
+def _server(seen: SeenMail, name: str, limits: Limits) -> Condition:
     mailboxes = seen.servers[name]
     return _place(seen, SERVER, name, mailboxes, mailboxes, limits)
 
 
-def _database(seen: Seen, server: str, database: str, limits: Limits) -> Condition:
+def _database(seen: SeenMail, server: str, database: str, limits: Limits) -> Condition:
     mailboxes = seen.databases[server, database]
     name, parent = _name(server, database), (SERVER, server)
     return _place(seen, DATABASE, name, mailboxes, seen.servers[server], limits, parent)
@@ -180,7 +180,7 @@ def _name(server: str, database: str) -> str:
 
 
 def _place(
-    seen: Seen,
+    seen: SeenMail,
     rule: str,
     name: str,
     mailboxes: Sequence[Mailbox],
@@ -206,7 +206,7 @@ def _place(
 
 
 def _lacks(
-    seen: Seen, mailboxes: Sequence[Mailbox], of_server: Sequence[Mailbox], limit: timedelta
+    seen: SeenMail, mailboxes: Sequence[Mailbox], of_server: Sequence[Mailbox], limit: timedelta
 ) -> Iterator[tuple[str, timedelta]]:
     """Yield for how long each check has not passed; one that never did is not expected to."""
     for field, what in _CHECKS.items():
@@ -222,7 +222,7 @@ def _newest(mailboxes: Sequence[Mailbox], field: str) -> datetime | None:
 # --- Pairs of domains ---------------------------------------------------------------------------
 
 
-def _route(seen: Seen, route: Route, limits: Limits) -> Condition:
+def _route(seen: SeenMail, route: Route, limits: Limits) -> Condition:
     unverified = _unverified(seen, route)
     if route.is_failing:
         severity, words = Severity.CRITICAL, f"The last mail failed: {route.problem}"
@@ -247,7 +247,7 @@ def _route(seen: Seen, route: Route, limits: Limits) -> Condition:
     )
 
 
-def _unverified(seen: Seen, route: Route) -> timedelta:
+def _unverified(seen: SeenMail, route: Route) -> timedelta:
     """Return for how long robots at both ends have looked in vain for a mail that arrives."""
     begun = route.verified_at or route.first_sent_at
     if begun is None:

@@ -10,7 +10,7 @@ from soc.mail_collector.models import Mailbox, MailSettings, Route
 
 
 @dataclass(frozen=True)
-class Cell:
+class RouteCell:
     """The mail from one domain to another."""
 
     route: Route | None
@@ -52,15 +52,15 @@ class Cell:
 
 
 @dataclass(frozen=True)
-class Line:
+class MatrixLine:
     """The mail of one sending domain."""
 
     sender: str
-    cells: Sequence[Cell]
+    cells: Sequence[RouteCell]
 
 
 @dataclass(frozen=True)
-class Place:
+class DatabaseChecks:
     """A database of a server, and when each check last passed there."""
 
     server: str
@@ -77,8 +77,8 @@ class Matrix:
 
     now: datetime
     recipients: Sequence[str]
-    lines: Sequence[Line]
-    places: Sequence[Place]
+    lines: Sequence[MatrixLine]
+    places: Sequence[DatabaseChecks]
     unplaced: int
 
     @cached_property
@@ -96,10 +96,10 @@ def read(now: datetime) -> Matrix:
     watched = {box.domain for box in mailboxes}
     recipients = sorted({recipient for _, recipient in routes})
     lines = [
-        Line(
+        MatrixLine(
             sender,
             [
-                Cell(routes.get((sender, to)), now, patience, {sender, to} <= watched)
+                RouteCell(routes.get((sender, to)), now, patience, {sender, to} <= watched)
                 for to in recipients
             ],
         )
@@ -114,13 +114,13 @@ def read(now: datetime) -> Matrix:
     )
 
 
-def _places(mailboxes: Sequence[Mailbox]) -> list[Place]:
+def _places(mailboxes: Sequence[Mailbox]) -> list[DatabaseChecks]:
     found: dict[tuple[str, str], list[Mailbox]] = {}
     for box in mailboxes:
         if box.server:
             found.setdefault((box.server, box.database), []).append(box)
     return [
-        Place(
+        DatabaseChecks(
             *names,
             mailboxes=len({box.address for box in boxes}),
             connected_at=_last(box.connected_at for box in boxes),

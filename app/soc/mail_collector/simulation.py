@@ -3,7 +3,7 @@
 import json
 from collections.abc import Iterator
 
-from soc.events.simulation import Doing, Robot, Scene
+from soc.events.simulation import Doing, Scene, SimulatedRobot
 from soc.mail_collector.reader import CHANNEL, PROVIDER
 
 PER_HOUR = 274
@@ -35,13 +35,15 @@ def make(scene: Scene) -> Iterator[Doing]:
         yield _doing(to, "receive", after, passed=True, **mail, **ends)
 
 
-def mailbox(robot: Robot) -> str:
+def mailbox(robot: SimulatedRobot) -> str:
     """Return the address of a robot's mailbox."""
     server, database = robot.number % SERVERS + 1, robot.number % DATABASES + 1
     return f"mail{server}-db{database}-robot{robot.number:02}@{robot.domain}"
 
 
-def _doing(robot: Robot, kind: str, after: float, *, passed: bool, **more: object) -> Doing:
+def _doing(
+    robot: SimulatedRobot, kind: str, after: float, *, passed: bool, **more: object
+) -> Doing:
     status = "PASS" if passed else "FAIL"
     check = {"type": kind, "status": status, "mailbox": mailbox(robot), **more}
     text = json.dumps(check)

@@ -18,7 +18,7 @@ from aiosmtpd.smtp import SMTP, Envelope, Session
 PORT = 2525
 
 
-class Keeper:
+class MailKeeper:
     """An aiosmtpd handler that files each mail in a maildir."""
 
     def __init__(self, box: mailbox.Maildir) -> None:
@@ -41,7 +41,11 @@ async def _serve(identity: Path, box: mailbox.Maildir, bind: str, port: int) -> 
     loop.add_signal_handler(signal.SIGTERM, stopped.set)
     server = await loop.create_server(
         lambda: SMTP(
-            Keeper(box), hostname="catcher", tls_context=context, require_starttls=True, loop=loop
+            MailKeeper(box),
+            hostname="catcher",
+            tls_context=context,
+            require_starttls=True,
+            loop=loop,
         ),
         bind,
         port,

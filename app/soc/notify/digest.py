@@ -26,7 +26,7 @@ NEEDED = (
 
 
 @dataclass(frozen=True)
-class Row:
+class DigestRow:
     """One notice of a digest."""
 
     status: str
@@ -106,8 +106,8 @@ def _status(mail: OutboundMail) -> str:
     return mail.status or str(Severity(mail.severity).label)
 
 
-def _row(mail: OutboundMail) -> Row:
-    return Row(
+def _row(mail: OutboundMail) -> DigestRow:
+    return DigestRow(
         status=_status(mail),
         severity=str(Severity(mail.severity).label),
         title=cut(mail.title or mail.subject, LONGEST_TITLE, mark="…"),
@@ -116,7 +116,7 @@ def _row(mail: OutboundMail) -> Row:
     )
 
 
-def _text(values: dict[str, object], rows: Sequence[Row]) -> str:
+def _text(values: dict[str, object], rows: Sequence[DigestRow]) -> str:
     lines = [f"{values['title']}: {values['summary']}", ""]
     for row in rows:
         lines.append(f"{row.since}  {row.status.upper():<10}  {row.title}")

@@ -21,7 +21,7 @@ class RelayState:
 
 
 @dataclass(frozen=True)
-class Counts:
+class MailCounts:
     """How many mails wait now, and what did not get out lately."""
 
     waiting: int
@@ -40,7 +40,7 @@ def relay_state() -> RelayState:
     return RelayState(row.down_since, row.next_probe_at, row.failures, row.last_error)
 
 
-def counts(now: datetime, since: datetime) -> Counts:
+def counts(now: datetime, since: datetime) -> MailCounts:
     """Return how many mails wait at ``now``, and how many failed or expired of those since."""
     held = Q(gathered=True, state=State.QUEUED, next_try_at__gt=now)
     waiting = OutboundMail.objects.filter(next_try_at__isnull=False).aggregate(
@@ -50,4 +50,4 @@ def counts(now: datetime, since: datetime) -> Counts:
         failed=Count("pk", filter=Q(state=State.FAILED)),
         expired=Count("pk", filter=Q(state=State.EXPIRED)),
     )
-    return Counts(waiting["all"] - waiting["held"], waiting["held"], **lately)
+    return MailCounts(waiting["all"] - waiting["held"], waiting["held"], **lately)

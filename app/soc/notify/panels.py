@@ -27,7 +27,7 @@ class MailState:
     """The relay, how many mails wait or did not get out, some of these, and the last that did."""
 
     relay: health.RelayState
-    counts: health.Counts
+    counts: health.MailCounts
     unsent: Sequence[OutboundMail]
     sent: Sequence[OutboundMail]
 

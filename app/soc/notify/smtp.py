@@ -49,7 +49,7 @@ class ConnectionLost(Exception):
     """The relay went away in the middle of a mail, which it may or may not have taken."""
 
 
-class Step(Enum):
+class SmtpStep(Enum):
     """What a relay replied to."""
 
     SENDER = "MAIL"
@@ -58,12 +58,12 @@ class Step(Enum):
 
 
 @dataclass(frozen=True)
-class Reply:
+class SmtpReply:
     """What the relay said of a recipient; a code of 0 is our own word on a mail it cannot take."""
 
     code: int
     text: str
-    step: Step = Step.CONTENT
+    step: SmtpStep = SmtpStep.CONTENT
 
     def __str__(self) -> str:
         return f"The relay answered {self.code} {self.text}" if self.code else self.text
@@ -87,7 +87,7 @@ class Reply:
     @property
     def too_large(self) -> bool:
         """Whether a smaller mail may be taken (RFC 1870, 6; RFC 3463, X.2.3 and X.3.4)."""
-        if self.step == Step.RECIPIENT:
+        if self.step == SmtpStep.RECIPIENT:
             return False
         by_code = self.code == 552 and self.status != _MAILBOX_FULL
         return by_code or self.status in _TOO_LARGE
@@ -99,14 +99,14 @@ class Reply:
         Postfix says at RCPT what it has against a client, its name or its sender. Exim and
         OpenSMTPD refuse to relay without an enhanced status code.
         """
-        if not 500 <= self.code < 600 or self.step == Step.CONTENT or self.too_large:
+        if not 500 <= self.code < 600 or self.step == SmtpStep.CONTENT or self.too_large:
             return False
-        if self.step == Step.SENDER or self.status in _ABOUT_THE_SENDER:
+        if self.step == SmtpStep.SENDER or self.status in _ABOUT_THE_SENDER:
             return True
         return not self.status.startswith(_ABOUT_THE_RECIPIENT)
 
 
-TAKEN = Reply(250, "OK")
+TAKEN = SmtpReply(250, "OK")
 
 _STATUS = re.compile(r"(?<![\d.])[245]\.\d{1,3}\.\d{1,3}(?![\d.])")
 _MAILBOX_FULL = "5.2.2"
@@ -137,7 +137,7 @@ class _BoundedTLS(_Bounded, smtplib.SMTP_SSL):
 _connection: _Bounded | None = None
 
 
-def deliver(mail: OutboundMail, others: Callable[[], Sequence[str]]) -> dict[str, Reply]:
+def deliver(mail: OutboundMail, others: Callable[[], Sequence[str]]) -> dict[str, SmtpReply]:
     """Hand a mail to the relay for its outstanding recipients; return the reply for each.
 
     A mail that is too large goes in a smaller form. ``others`` returns addresses of the site's
@@ -176,7 +176,7 @@ def probe(addresses: Sequence[str]) -> None:
     _ask(addresses, time.monotonic() + PATIENCE)
 
 
-def _all_refused(replies: Mapping[str, Reply]) -> bool:
+def _all_refused(replies: Mapping[str, SmtpReply]) -> bool:
     refused = all(reply.final and not reply.taken for reply in replies.values())
     return refused and any(reply.may_concern_the_site for reply in replies.values())
 
@@ -194,7 +194,7 @@ def _ask(addresses: Iterable[str], end: float) -> None:
     except (smtplib.SMTPException, OSError) as error:
         close()
         raise RelayDown(f"{_name()} cannot be used: {error}") from error
-    if reply.code == CLOSING or reply.may_concern_the_site or reply.step == Step.SENDER:
+    if reply.code == CLOSING or reply.may_concern_the_site or reply.step == SmtpStep.SENDER:
         close()
         raise RelayDown(
             f"{_name()} refuses all mail of this site at {reply.step.value}: {reply.code} "
@@ -203,18 +203,18 @@ def _ask(addresses: Iterable[str], end: float) -> None:
         )
 
 
-def _asked(relay: smtplib.SMTP, addresses: Iterable[str]) -> Reply:
+def _asked(relay: smtplib.SMTP, addresses: Iterable[str]) -> SmtpReply:
     """Return the relay's reply to the sender if it refuses it, or else to a recipient.
 
     That is the first that is not refused for what the site is, or else the last.
     """
     sent_as = list(islice(_sendable(addresses), MOST_ASKED))
-    reply = _of(*relay.mail(message.sender()), Step.SENDER)
+    reply = _of(*relay.mail(message.sender()), SmtpStep.SENDER)
     if not reply.taken:
         return reply
     reply = TAKEN
     for address in sent_as:
-        reply = _of(*relay.rcpt(address), Step.RECIPIENT)
+        reply = _of(*relay.rcpt(address), SmtpStep.RECIPIENT)
         if reply.code == CLOSING or not reply.may_concern_the_site:
             break
     relay.rset()
@@ -229,40 +229,40 @@ def _sendable(addresses: Iterable[str]) -> Iterator[str]:
                 yield sent_as
 
 
-def _converse(mail: OutboundMail, form: message.Form, end: float) -> dict[str, Reply]:
+def _converse(mail: OutboundMail, form: message.Form, end: float) -> dict[str, SmtpReply]:
     relay = _usable_relay(end)
     try:
         octets = message.octets(mail, form)
         recipients = {as_ascii(address): address for address in mail.outstanding}
         if (most := _largest(relay)) and len(octets) > most:
-            reply = Reply(552, f"5.3.4 [not sent] {len(octets):,} octets of {most:,} at most")
+            reply = SmtpReply(552, f"5.3.4 [not sent] {len(octets):,} octets of {most:,} at most")
             return dict.fromkeys(mail.outstanding, reply)
         options = _options(relay, recipients)
         refused = relay.sendmail(message.sender(), list(recipients), octets, options)
     except smtplib.SMTPRecipientsRefused as error:
         # After a 421 those that it did not come to have to wait as well.
-        unheard = _of(*list(error.recipients.values())[-1], Step.RECIPIENT)
+        unheard = _of(*list(error.recipients.values())[-1], SmtpStep.RECIPIENT)
         return {
-            address: _of(*error.recipients[sent_as], Step.RECIPIENT)
+            address: _of(*error.recipients[sent_as], SmtpStep.RECIPIENT)
             if sent_as in error.recipients
             else unheard
             for sent_as, address in recipients.items()
         }
     except smtplib.SMTPResponseException as error:
         close()
-        step = Step.SENDER if isinstance(error, smtplib.SMTPSenderRefused) else Step.CONTENT
+        step = SmtpStep.SENDER if isinstance(error, smtplib.SMTPSenderRefused) else SmtpStep.CONTENT
         return dict.fromkeys(mail.outstanding, _of(error.smtp_code, error.smtp_error, step))
     # A local part beyond ASCII is the mail's trouble where the relay lacks SMTPUTF8 (RFC 6531).
     except (smtplib.SMTPNotSupportedError, MessageError, ValueError) as error:
         # The relay may have heard half of it.
         close()
-        reply = Reply(0, f"The relay cannot take the mail as it is: {error}")
+        reply = SmtpReply(0, f"The relay cannot take the mail as it is: {error}")
         return dict.fromkeys(mail.outstanding, reply)
     except (smtplib.SMTPException, OSError) as error:
         close()
         raise ConnectionLost(f"The relay went away in the middle of it: {error}") from error
     return {
-        address: _of(*refused[sent_as], Step.RECIPIENT) if sent_as in refused else TAKEN
+        address: _of(*refused[sent_as], SmtpStep.RECIPIENT) if sent_as in refused else TAKEN
         for sent_as, address in recipients.items()
     }
 
@@ -348,6 +348,6 @@ def _tls() -> ssl.SSLContext:
     return context
 
 
-def _of(code: int, reply: bytes | str, step: Step) -> Reply:
+def _of(code: int, reply: bytes | str, step: SmtpStep) -> SmtpReply:
     text = reply.decode(errors="replace") if isinstance(reply, bytes) else reply
-    return Reply(code, line(text, 300), step)
+    return SmtpReply(code, line(text, 300), step)

@@ -17,7 +17,7 @@ from cryptography.hazmat import asn1
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.serialization import pkcs12
 
-from soc.provision.pki import Identity
+from soc.provision.pki import KeyPair
 
 _ROUNDS = 10_000
 _SALT_LENGTH = 20
@@ -76,7 +76,7 @@ class _Pfx:
 
 
 def key_store(
-    name: str, password: bytes, identity: Identity, authorities: Iterable[x509.Certificate]
+    name: str, password: bytes, identity: KeyPair, authorities: Iterable[x509.Certificate]
 ) -> bytes:
     """Return a PKCS #12 file with an identity and the CAs that it trusts, under a password."""
     encryption = serialization.BestAvailableEncryption(password)
@@ -90,7 +90,7 @@ def key_store(
 def is_key_store_of(
     content: bytes,
     password: bytes,
-    identity: Identity,
+    identity: KeyPair,
     authorities: Iterable[x509.Certificate],
 ) -> bool:
     """Tell whether ``key_store`` would make an equal file, salts aside.

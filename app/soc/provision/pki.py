@@ -22,7 +22,7 @@ _CLOCK_SKEW = timedelta(minutes=5)
 
 
 @dataclass(frozen=True)
-class Identity:
+class KeyPair:
     """A certificate and its private key."""
 
     certificate: x509.Certificate
@@ -43,7 +43,7 @@ class Identity:
         )
 
     @classmethod
-    def load(cls, certificate: Path, key: Path) -> "Identity":
+    def load(cls, certificate: Path, key: Path) -> "KeyPair":
         """Read an identity from two PEM files.
 
         Raises:
@@ -90,7 +90,7 @@ def _key_usage(*, signs_certificates: bool) -> x509.KeyUsage:
     )
 
 
-def create_authority(site: str) -> Identity:
+def create_authority(site: str) -> KeyPair:
     """Create the self-signed CA of a site; it may issue service certificates only."""
     key = ec.generate_private_key(ec.SECP256R1())
     # Two CAs of a site are trusted at a time while it changes to the second.
@@ -101,15 +101,15 @@ def create_authority(site: str) -> Identity:
         .add_extension(_key_usage(signs_certificates=True), critical=True)
         .sign(key, hashes.SHA256())
     )
-    return Identity(certificate, key)
+    return KeyPair(certificate, key)
 
 
 def issue(
-    authority: Identity,
+    authority: KeyPair,
     service: str,
     hostnames: Iterable[str],
     lifetime: timedelta = SERVICE_LIFETIME,
-) -> Identity:
+) -> KeyPair:
     """Issue a certificate that serves under ``hostnames`` and logs in as ``service`` (its CN)."""
     key = ec.generate_private_key(ec.SECP256R1())
     issuer = authority.certificate
@@ -135,7 +135,7 @@ def issue(
         )
         .sign(authority.key, hashes.SHA256())
     )
-    return Identity(certificate, key)
+    return KeyPair(certificate, key)
 
 
 def _general_name(name: str) -> x509.GeneralName:

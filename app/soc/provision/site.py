@@ -211,7 +211,7 @@ def _weak_secrets(site: Site) -> Iterator[str]:
                 yield f"{path} is weak; write some 50 random letters and digits into it"
 
 
-def _authority(site: Site) -> pki.Identity:
+def _authority(site: Site) -> pki.KeyPair:
     folder = site.folder / "ca"
     certificate, key = folder / "ca.pem", folder / "ca.key"
     if not key.exists():
@@ -219,7 +219,7 @@ def _authority(site: Site) -> pki.Identity:
         authority = pki.create_authority(site.name)
         write(certificate, authority.certificate_pem)
         write(key, authority.key_pem)
-    return pki.Identity.load(certificate, key)
+    return pki.KeyPair.load(certificate, key)
 
 
 def _trusted(site: Site) -> bytes:
@@ -244,9 +244,7 @@ def _hostnames(service: str, values: Mapping[str, str]) -> list[str]:
     return list(dict.fromkeys(names))
 
 
-def _certify(
-    folder: Path, service: str, authority: pki.Identity, values: Mapping[str, str]
-) -> bool:
+def _certify(folder: Path, service: str, authority: pki.KeyPair, values: Mapping[str, str]) -> bool:
     """Give a service a certificate unless it has a good one; return whether it replaces one."""
     hostnames = _hostnames(service, values)
     path = folder / "cert.pem"
@@ -332,7 +330,7 @@ def _render_key_stores(site: Site) -> None:
     for publisher in PUBLISHERS:
         folder = site.folder / publisher
         password = (folder / "password").read_bytes()
-        identity = pki.Identity.load(folder / "cert.pem", folder / "key.pem")
+        identity = pki.KeyPair.load(folder / "cert.pem", folder / "key.pem")
         authorities = x509.load_pem_x509_certificates((folder / "ca.pem").read_bytes())
         path = folder / f"{publisher}.p12"
         if not path.exists() or not key_stores.is_key_store_of(

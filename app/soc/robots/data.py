@@ -71,7 +71,7 @@ class Logons:
 
 
 @dataclass(frozen=True)
-class Row:
+class RobotRow:
     """One robot."""
 
     bot: Bot
@@ -100,11 +100,11 @@ class Row:
 
 
 @dataclass(frozen=True)
-class Group:
+class RobotGroup:
     """The robots of one site, or those without."""
 
     site: Site | None
-    rows: Sequence[Row]
+    rows: Sequence[RobotRow]
 
     @property
     def in_trouble(self) -> int:
@@ -118,7 +118,7 @@ class Overview:
 
     now: datetime
     stream: Flow
-    groups: Sequence[Group]
+    groups: Sequence[RobotGroup]
     rest: int
 
     @property
@@ -148,8 +148,8 @@ class SitePage:
 
     now: datetime
     stream: Flow
-    group: Group
-    alerts: Sequence[lists.Row]
+    group: RobotGroup
+    alerts: Sequence[lists.AlertRow]
     mailboxes: Sequence[Mailbox]
     failures: Sequence[Failure]
 
@@ -159,13 +159,13 @@ def read_overview(now: datetime) -> Overview:
     bots = Bot.objects.select_related("site").order_by("site__name", "host")
     total = bots.count()
     rows = _rows(bots[:MOST_ROBOTS], now)
-    groups: dict[int | None, list[Row]] = {}
+    groups: dict[int | None, list[RobotRow]] = {}
     for row in rows:
         groups.setdefault(row.bot.site_id, []).append(row)
     return Overview(
         now=now,
         stream=flow.read(now, HISTORY),
-        groups=[Group(members[0].bot.site, members) for members in groups.values()],
+        groups=[RobotGroup(members[0].bot.site, members) for members in groups.values()],
         rest=total - len(rows),
     )
 
@@ -177,7 +177,7 @@ def read_site(site: Site, now: datetime) -> SitePage:
     return SitePage(
         now=now,
         stream=flow.read(now, HISTORY),
-        group=Group(site, _rows(bots[:MOST_ROBOTS], now)),
+        group=RobotGroup(site, _rows(bots[:MOST_ROBOTS], now)),
         alerts=lists.rows(alerts.order_by("-severity", "opened_at")[:MOST_FAILURES], now),
         mailboxes=list(Mailbox.objects.filter(bot__site=site).select_related("bot")),
         failures=_failures(site),
@@ -187,7 +187,7 @@ def read_site(site: Site, now: datetime) -> SitePage:
 # --- Rows ---------------------------------------------------------------------------------------
 
 
-def _rows(bots: QuerySet[Bot], now: datetime) -> list[Row]:
+def _rows(bots: QuerySet[Bot], now: datetime) -> list[RobotRow]:
     found = list(bots)
     keys = [bot.pk for bot in found]
     signs = {
@@ -199,7 +199,7 @@ def _rows(bots: QuerySet[Bot], now: datetime) -> list[Row]:
     troubles = _troubles()
     skews = clocks.skews(now)
     return [
-        Row(
+        RobotRow(
             bot=bot,
             mail=signs.get((bot.pk, MAIL)),
             logon=signs.get((bot.pk, LOGON)),

@@ -12,7 +12,7 @@ from django.conf import settings
 from kombu import Exchange, pidbox
 
 
-class Mailbox(pidbox.Mailbox):
+class ControlMailbox(pidbox.Mailbox):
     """Kombu's mailbox; only the queues are declared, which belong to one process."""
 
     def _get_exchange(self, namespace: str, type: str) -> Exchange:  # noqa: A002 (kombu's name)
@@ -51,7 +51,7 @@ class Mailbox(pidbox.Mailbox):
 class Control(control.Control):
     """Celery's control with our mailbox."""
 
-    Mailbox = Mailbox
+    Mailbox = ControlMailbox
 
 
 def leave_events_undeclared(**_: object) -> None:

@@ -16,7 +16,7 @@ from kombu.transport import filesystem
 from kombu.utils.json import dumps
 
 
-class Channel(filesystem.Channel):
+class FileChannel(filesystem.Channel):
     """Kombu's channel with files that are filled under another name first."""
 
     def _put(self, *given: Any, **_: Any) -> None:
@@ -39,7 +39,7 @@ class Channel(filesystem.Channel):
         super()._queue_bind(exchange, *arguments)
 
 
-class Transport(filesystem.Transport):
+class FileTransport(filesystem.Transport):
     """Kombu's transport with our channel."""
 
-    Channel = Channel
+    Channel = FileChannel

@@ -53,9 +53,9 @@ def _empty_stream() -> None:
     import django
 
     django.setup()
-    from soc.events.stream import Stream
+    from soc.events.stream import StreamStep
 
-    app.steps["worker"].add(Stream)
+    app.steps["worker"].add(StreamStep)
 
 
 if __name__ == "__main__":

@@ -285,7 +285,7 @@ class AuthorityAdmin(ModelAdmin):
 
 
 @admin.register(Group)
-class GroupAdmin(ModelAdmin):
+class ExpiryPolicyAdmin(ModelAdmin):
     """Expiry policies: endpoints that are warned of alike."""
 
     list_display = (

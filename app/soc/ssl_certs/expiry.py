@@ -15,7 +15,7 @@ class Nearness(StrEnum):
 
 
 @dataclass(frozen=True)
-class Limit:
+class ExpiryLimit:
     """A distance from the end: so many days, or a share of the lifetime if that is less."""
 
     days: int
@@ -29,12 +29,12 @@ class Limit:
 
 
 @dataclass(frozen=True)
-class Limits:
+class ExpiryLimits:
     """The distances at which the steps begin."""
 
-    critical: Limit = Limit(2, 5)
-    error: Limit = Limit(7, 10)
-    warning: Limit = Limit(30, 33)
+    critical: ExpiryLimit = ExpiryLimit(2, 5)
+    error: ExpiryLimit = ExpiryLimit(7, 10)
+    warning: ExpiryLimit = ExpiryLimit(30, 33)
 
     def nearness(self, not_before: datetime | None, not_after: datetime, now: datetime) -> Nearness:
         """Return how near the end is."""
@@ -50,5 +50,5 @@ class Limits:
         return Nearness.FAR
 
 
-DEFAULT = Limits()
+DEFAULT = ExpiryLimits()
 """What new policies begin with, and what holds as long as no policy is the default one."""

@@ -37,7 +37,7 @@ class Defaults:
 
 
 @dataclass
-class Line:
+class EndpointImportLine:
     """One line of a list: the endpoint or the addresses it means, or what is wrong with it."""
 
     number: int
@@ -65,15 +65,15 @@ class Line:
 
 
 @dataclass(frozen=True)
-class Plan:
+class ImportPlan:
     """What an import would do."""
 
-    lines: Sequence[Line]
+    lines: Sequence[EndpointImportLine]
     text: str = ""
     defaults: Defaults = field(default_factory=Defaults)
 
     @property
-    def new(self) -> list[Line]:
+    def new(self) -> list[EndpointImportLine]:
         """The lines that add an endpoint."""
         return [line for line in self.lines if line.endpoint and not line.known]
 
@@ -83,7 +83,7 @@ class Plan:
         return sum(line.known for line in self.lines)
 
     @property
-    def problems(self) -> list[Line]:
+    def problems(self) -> list[EndpointImportLine]:
         """The lines that are not understood."""
         return [line for line in self.lines if line.problem]
 
@@ -98,7 +98,7 @@ class Plan:
         return bool(self.new or self.targets)
 
 
-def plan(text: str, defaults: Defaults) -> Plan:
+def plan(text: str, defaults: Defaults) -> ImportPlan:
     """Return what an import of a text would do, line by line; nothing is written.
 
     Blank lines and lines that begin with # are left out.
@@ -109,16 +109,16 @@ def plan(text: str, defaults: Defaults) -> Plan:
         if line.strip() and not line.lstrip().startswith("#")
     ]
     if not given:
-        return Plan([], text, defaults)
+        return ImportPlan([], text, defaults)
     if len(given) > MOST_LINES:
         number, line = given[MOST_LINES]
         problem = f"these are more than {MOST_LINES:,} lines: import them in parts"
-        return Plan([Line(number, line[:200], problem=problem)], text, defaults)
+        return ImportPlan([EndpointImportLine(number, line[:200], problem=problem)], text, defaults)
     is_csv = _cells(given[0][1])[0].lower() in COLUMNS
     lines = list(_csv_lines(given, defaults) if is_csv else _plain_lines(given, defaults))
     _mark_known(lines)
     _bound_targets(lines)
-    return Plan(lines, text, defaults)
+    return ImportPlan(lines, text, defaults)
 
 
 def _rows(text: str) -> Iterator[tuple[int, str]]:
@@ -140,7 +140,7 @@ def _rows(text: str) -> Iterator[tuple[int, str]]:
         number = end
 
 
-def carry_out(plan: Plan, by: str) -> Search | None:
+def carry_out(plan: ImportPlan, by: str) -> Search | None:
     """Register the new endpoints of a plan, and ask for a search of its ranges if it has some."""
     with transaction.atomic():
         Endpoint.objects.bulk_create(
@@ -164,7 +164,7 @@ def carry_out(plan: Plan, by: str) -> Search | None:
     return search
 
 
-def _mark_known(lines: Sequence[Line]) -> None:
+def _mark_known(lines: Sequence[EndpointImportLine]) -> None:
     """Mark what is watched already, and what stands in the list twice."""
     hosts = {line.endpoint.host for line in lines if line.endpoint}
     identity = ("host", "port", "server_name")
@@ -181,7 +181,7 @@ def _mark_known(lines: Sequence[Line]) -> None:
             line.known = key in known
 
 
-def _bound_targets(lines: Sequence[Line]) -> None:
+def _bound_targets(lines: Sequence[EndpointImportLine]) -> None:
     total = 0
     for line in lines:
         total += len(line.targets)
@@ -196,13 +196,15 @@ def _bound_targets(lines: Sequence[Line]) -> None:
 # --- Plain lines --------------------------------------------------------------------------------
 
 
-def _plain_lines(given: Sequence[tuple[int, str]], defaults: Defaults) -> Iterator[Line]:
+def _plain_lines(
+    given: Sequence[tuple[int, str]], defaults: Defaults
+) -> Iterator[EndpointImportLine]:
     """Read lines such as ``www.example.org``, ``[2001:db8::1]:8443 name`` or ``192.0.2.0/28:25``.
 
     A second word is the server name.
     """
     for number, text in given:
-        line = Line(number, text[:200])
+        line = EndpointImportLine(number, text[:200])
         try:
             words = text.split()
             if len(words) > 2:
@@ -241,20 +243,22 @@ def _port(text: str) -> int:
 # --- CSV ----------------------------------------------------------------------------------------
 
 
-def _csv_lines(given: Sequence[tuple[int, str]], defaults: Defaults) -> Iterator[Line]:
+def _csv_lines(
+    given: Sequence[tuple[int, str]], defaults: Defaults
+) -> Iterator[EndpointImportLine]:
     number, header = given[0]
     columns = [cell.lower() for cell in _cells(header)]
     if unknown := [name for name in columns if name not in COLUMNS]:
         known = ", ".join(COLUMNS)
         problem = f"there is no column {unknown[0]!r}; the columns are {known}"
-        yield Line(number, header[:200], problem=problem)
+        yield EndpointImportLine(number, header[:200], problem=problem)
         return
     if "host" not in columns:
-        yield Line(number, header[:200], problem="there is no column 'host'")
+        yield EndpointImportLine(number, header[:200], problem="there is no column 'host'")
         return
     named = _Named()
     for number, text in given[1:]:
-        line = Line(number, text[:200])
+        line = EndpointImportLine(number, text[:200])
         try:
             cells = _cells(text)
             if len(cells) > len(columns):

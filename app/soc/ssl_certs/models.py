@@ -14,7 +14,7 @@ from django.utils import timezone
 
 from soc.core.models import Retention
 from soc.ssl_certs import expiry, probe
-from soc.ssl_certs.expiry import Limit, Limits
+from soc.ssl_certs.expiry import ExpiryLimit, ExpiryLimits
 
 # Landed migrations import the validator from here; loading both models registers them.
 from soc.trust.models import Authority, RevocationList, validate_bundle  # noqa: F401
@@ -101,12 +101,12 @@ class Group(models.Model):
         _default_limits.cache_clear()
 
     @property
-    def limits(self) -> Limits:
+    def limits(self) -> ExpiryLimits:
         """When a certificate's end is near, for the endpoints of this policy."""
-        return Limits(
-            critical=Limit(self.critical_days, self.critical_share),
-            error=Limit(self.error_days, self.error_share),
-            warning=Limit(self.warning_days, self.warning_share),
+        return ExpiryLimits(
+            critical=ExpiryLimit(self.critical_days, self.critical_share),
+            error=ExpiryLimit(self.error_days, self.error_share),
+            warning=ExpiryLimit(self.warning_days, self.warning_share),
         )
 
 
@@ -115,7 +115,7 @@ def _moment() -> int:
 
 
 @lru_cache(maxsize=1)
-def _default_limits(_: int) -> Limits:
+def _default_limits(_: int) -> ExpiryLimits:
     """Return the limits of endpoints without a policy; a batch of a scan asks once, not each."""
     policy = Group.objects.filter(is_default=True).first()
     return policy.limits if policy else expiry.DEFAULT
@@ -268,7 +268,7 @@ class Endpoint(models.Model):
         return probe.Target(self.host, self.port, self.server_name, probe.StartTls(self.starttls))
 
     @property
-    def limits(self) -> Limits:
+    def limits(self) -> ExpiryLimits:
         """When the end of its certificate is near."""
         return self.group.limits if self.group else _default_limits(_moment())
 

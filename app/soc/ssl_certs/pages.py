@@ -47,12 +47,12 @@ SYSTEM = "system"
 
 
 @dataclass(frozen=True)
-class Row:
+class EndpointRow:
     """One endpoint as a list shows it."""
 
     endpoint: Endpoint
     now: datetime
-    strip: strips.Strip | None = None
+    strip: strips.StatusStrip | None = None
 
     @property
     def tone(self) -> str:
@@ -74,7 +74,7 @@ class Row:
 
 
 @dataclass(frozen=True)
-class Filter(QueryFilter):
+class EndpointFilter(QueryFilter):
     """What a person asks to see, as it stands in the address; an unknown value matches nothing."""
 
     status: str = ""
@@ -111,13 +111,13 @@ class Filter(QueryFilter):
 
 
 @dataclass(frozen=True)
-class Listing:
+class EndpointListing:
     """One page of a filtered list, with what else could be shown."""
 
     now: datetime
-    filter: Filter
+    filter: EndpointFilter
     page: Page[Endpoint]
-    rows: Sequence[Row]
+    rows: Sequence[EndpointRow]
     counts: Mapping[str, int]
     picture: picture.Picture
 
@@ -137,7 +137,7 @@ class Listing:
         return tabs(self.filter, self.counts)
 
 
-def tabs(query: Filter, counts: Mapping[str, int]) -> list[Tab]:
+def tabs(query: EndpointFilter, counts: Mapping[str, int]) -> list[Tab]:
     """Return all statuses together and each of them, the worst first."""
     shown = [("", "All", "idle", sum(counts.values()))]
     shown += [(s.value, str(s.label), tone, counts.get(s.value, 0)) for s, tone in TONES.items()]
@@ -147,26 +147,28 @@ def tabs(query: Filter, counts: Mapping[str, int]) -> list[Tab]:
     ]
 
 
-def counts(query: Filter) -> dict[str, int]:
+def counts(query: EndpointFilter) -> dict[str, int]:
     """Return how many of the endpoints that match but for the status have each."""
     counted = query.of_any_status().values("status").annotate(n=Count("pk"))
     return {row["status"]: row["n"] for row in counted}
 
 
-def worst(number: int, now: datetime) -> list[Row]:
+def worst(number: int, now: datetime) -> list[EndpointRow]:
     """Return the worst endpoints, without the pictures of their last days."""
-    return [Row(endpoint, now) for endpoint in _ordered(Filter().matching())[:number]]
+    return [
+        EndpointRow(endpoint, now) for endpoint in _ordered(EndpointFilter().matching())[:number]
+    ]
 
 
-def read_page(query: Filter, number: str, now: datetime) -> Listing:
+def read_page(query: EndpointFilter, number: str, now: datetime) -> EndpointListing:
     """Read one page of a list; a number beyond the last page is the last page."""
     known = counts(query)
     total = known.get(query.status, 0) if query.status else sum(known.values())
     page = CountedPages(_ordered(query.matching()), total).get_page(number)
     endpoints = list(page.object_list)
     drawn = strips.of_endpoints(endpoints, now)
-    rows = [Row(endpoint, now, drawn[endpoint.pk]) for endpoint in endpoints]
-    return Listing(now, query, page, rows, known, _picture(query, now))
+    rows = [EndpointRow(endpoint, now, drawn[endpoint.pk]) for endpoint in endpoints]
+    return EndpointListing(now, query, page, rows, known, _picture(query, now))
 
 
 def _ordered(endpoints: QuerySet[Endpoint]) -> QuerySet[Endpoint]:
@@ -181,7 +183,7 @@ def _ordered(endpoints: QuerySet[Endpoint]) -> QuerySet[Endpoint]:
     )
 
 
-def _picture(query: Filter, now: datetime) -> picture.Picture:
+def _picture(query: EndpointFilter, now: datetime) -> picture.Picture:
     """Return when what matches expires; the database answers with a row a day at most."""
     expiring = query.matching().filter(
         certificate__not_after__gte=now, certificate__not_after__lt=now + picture.YEAR
@@ -194,7 +196,7 @@ def _picture(query: Filter, now: datetime) -> picture.Picture:
     return picture.draw(((row["day"], row["n"]) for row in days), now)
 
 
-def choices(query: Filter) -> dict[str, list[Choice]]:
+def choices(query: EndpointFilter) -> dict[str, list[Choice]]:
     """Return what each filter offers."""
     groups = [(name, name) for name in Group.objects.values_list("name", flat=True)]
     authorities = [(name, name) for name in Authority.objects.values_list("name", flat=True)]
@@ -258,10 +260,10 @@ class Asked:
 
 
 @dataclass(frozen=True)
-class Detail:
+class EndpointDetail:
     """One endpoint with everything that is known about it."""
 
-    row: Row
+    row: EndpointRow
     links: Sequence[Link]
     changes: Sequence[Change]
     observations: Sequence[Observation]
@@ -269,11 +271,11 @@ class Detail:
     twins: Sequence[Endpoint]
 
 
-def read_detail(endpoint: Endpoint, now: datetime) -> Detail:
+def read_detail(endpoint: Endpoint, now: datetime) -> EndpointDetail:
     """Read an endpoint's chain and history."""
     strip = strips.of_endpoints([endpoint], now)[endpoint.pk]
-    return Detail(
-        row=Row(endpoint, now, strip),
+    return EndpointDetail(
+        row=EndpointRow(endpoint, now, strip),
         links=_links(endpoint),
         changes=list(endpoint.changes.all()[:MOST_CHANGES]),
         observations=list(endpoint.observations.all()[:MOST_OBSERVATIONS]),

@@ -16,7 +16,7 @@ class WorstEndpoints:
     """The enabled endpoints, the worst first, as their own page shows them."""
 
     tabs: Sequence[Tab]
-    rows: Sequence[pages.Row]
+    rows: Sequence[pages.EndpointRow]
 
     @property
     def total(self) -> int:
@@ -31,7 +31,7 @@ class WorstEndpoints:
 
 def read(now: datetime) -> WorstEndpoints:
     """Return the counts by status and the worst endpoints."""
-    query = pages.Filter()
+    query = pages.EndpointFilter()
     of_each_status = pages.tabs(query, pages.counts(query))[1:]
     return WorstEndpoints(of_each_status, pages.worst(MOST_ENDPOINTS, now))
 

@@ -29,7 +29,7 @@ _HEIGHTS = dict(zip(TONES, (32, 26, 20, 16, 12, 6, 3), strict=True))
 
 
 @dataclass(frozen=True)
-class Segment:
+class StatusSegment:
     """A time that a status lasted; hours from the strip's left end."""
 
     status: Status
@@ -53,10 +53,10 @@ class Segment:
 
 
 @dataclass(frozen=True)
-class Strip:
+class StatusStrip:
     """The statuses of one endpoint in 30 days; nothing is drawn before it was first scanned."""
 
-    segments: Sequence[Segment]
+    segments: Sequence[StatusSegment]
 
     @property
     def in_words(self) -> str:
@@ -71,7 +71,7 @@ class Strip:
         return "; ".join(told) or "not scanned yet"
 
 
-def of_endpoints(endpoints: Sequence[Endpoint], now: datetime) -> dict[int, Strip]:
+def of_endpoints(endpoints: Sequence[Endpoint], now: datetime) -> dict[int, StatusStrip]:
     """Return the strips of endpoints by their keys, from what scans have written down."""
     rows: dict[int, list[tuple[datetime, str]]] = defaultdict(list)
     # A day more: the row before the left end tells how the strip begins.
@@ -82,20 +82,20 @@ def of_endpoints(endpoints: Sequence[Endpoint], now: datetime) -> dict[int, Stri
     return {endpoint.pk: strip(rows[endpoint.pk], now) for endpoint in endpoints}
 
 
-def strip(rows: Iterable[tuple[datetime, str]], now: datetime) -> Strip:
+def strip(rows: Iterable[tuple[datetime, str]], now: datetime) -> StatusStrip:
     """Return the strip of statuses by the times at which they were observed, the oldest first."""
     start = now - SPAN
-    segments: list[Segment] = []
+    segments: list[StatusSegment] = []
     since, current = start, None
 
     def close(until: datetime) -> None:
         if current is not None and until > since:
             x, width = (since - start) / timedelta(hours=1), (until - since) / timedelta(hours=1)
-            segments.append(Segment(current, round(x, 2), round(width, 2)))
+            segments.append(StatusSegment(current, round(x, 2), round(width, 2)))
 
     for at, status in rows:
         if status != current:
             close(max(at, start))
             since, current = max(at, start), Status(status)
     close(now)
-    return Strip(segments)
+    return StatusStrip(segments)

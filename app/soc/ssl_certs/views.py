@@ -31,7 +31,7 @@ _may_add = permission_required("ssl_certs.add_endpoint", raise_exception=True)
 
 
 def _listing(request: HttpRequest) -> dict[str, object]:
-    query = pages.Filter.of(request.GET)
+    query = pages.EndpointFilter.of(request.GET)
     listing = pages.read_page(query, request.GET.get("page", ""), timezone.now())
     here = f"{reverse('certificates')}?{query.query}"
     number = listing.page.number
@@ -39,7 +39,7 @@ def _listing(request: HttpRequest) -> dict[str, object]:
 
 
 def _around_list(request: HttpRequest) -> dict[str, object]:
-    return {"choices": pages.choices(pages.Filter.of(request.GET))}
+    return {"choices": pages.choices(pages.EndpointFilter.of(request.GET))}
 
 
 def _detail(_: HttpRequest, key: int) -> dict[str, object]:
@@ -70,7 +70,7 @@ def verify(request: HttpRequest, key: int) -> HttpResponse:
 # --- Import -------------------------------------------------------------------------------------
 
 
-class ImportForm(forms.Form):
+class EndpointImportForm(forms.Form):
     """A list of endpoints, and what holds for lines that do not say otherwise."""
 
     text = forms.CharField(max_length=LONGEST_LIST, required=False)
@@ -93,7 +93,7 @@ class ImportForm(forms.Form):
                 self.add_error("file", "It is no text in UTF-8.")
         return data
 
-    def plan(self) -> imports.Plan:
+    def plan(self) -> imports.ImportPlan:
         """Return what the import would do."""
         data = self.cleaned_data
         defaults = imports.Defaults(
@@ -107,7 +107,7 @@ class ImportForm(forms.Form):
 @_may_add
 def import_endpoints(request: HttpRequest) -> HttpResponse:
     """Judge a list line by line, and import it when the person has seen that."""
-    form = ImportForm(request.POST or None, request.FILES or None, initial={"port": 443})
+    form = EndpointImportForm(request.POST or None, request.FILES or None, initial={"port": 443})
     plan = form.plan() if form.is_bound and form.is_valid() else None
     if plan and request.POST.get("action") == "import" and plan.does_something:
         search = imports.carry_out(plan, request.user.get_username())
@@ -126,7 +126,7 @@ def import_endpoints(request: HttpRequest) -> HttpResponse:
     return render(request, "certificates/import.html", context)
 
 
-def _told(plan: imports.Plan, searched: bool) -> str:
+def _told(plan: imports.ImportPlan, searched: bool) -> str:
     new = len(plan.new)
     text = f"{new} endpoint{' is' if new == 1 else 's are'} watched from now on."
     if searched:

@@ -82,7 +82,7 @@ def ended(name: str, days: float, **values: Any) -> Alert:
 
 
 def listed(now: datetime, number: str = "1", **query: str) -> list[str]:
-    page = lists.read_page(lists.Filter.of(query), number, now)
+    page = lists.read_page(lists.AlertsFilter.of(query), number, now)
     return [row.alert.subject.name for row in page.rows]
 
 
@@ -141,14 +141,14 @@ def test_a_filter_keeps_what_matches(
     ended("late", 2)
     ended("early", 20)
     assert listed(now, **query) == expected
-    assert lists.read_page(lists.Filter.of(query), "", now).total == len(expected)
+    assert lists.read_page(lists.AlertsFilter.of(query), "", now).total == len(expected)
 
 
 def test_a_flapping_alert_that_is_acknowledged_needs_no_attention(now: datetime) -> None:
     raised("known", State.FLAPPING, acknowledged_at=now, acknowledged_by="ann")
     raised("unknown", State.FLAPPING)
     assert listed(now, state="attention") == ["unknown"]
-    page = lists.read_page(lists.Filter(), "", now)
+    page = lists.read_page(lists.AlertsFilter(), "", now)
     assert (page.total, page.waiting) == (2, 1)
     assert {row.alert.subject.name: row.waits for row in page.rows} == {
         "known": False,
@@ -178,7 +178,7 @@ def test_tabs_count_what_the_rest_of_the_filter_leaves(now: datetime) -> None:
     raised("a", site="victoria")
     raised("b", State.ACKNOWLEDGED, site="victoria")
     raised("c", site="kelowna")
-    tabs = lists.read_page(lists.Filter(site="victoria", state="firing"), "", now).tabs
+    tabs = lists.read_page(lists.AlertsFilter(site="victoria", state="firing"), "", now).tabs
     counts = {tab.label: tab.count for tab in tabs}
     assert (counts["All open"], counts["Need attention"], counts["Firing"]) == (2, 1, 1)
     assert [tab.label for tab in tabs if tab.chosen] == ["Firing"]
@@ -187,7 +187,7 @@ def test_tabs_count_what_the_rest_of_the_filter_leaves(now: datetime) -> None:
 
 def test_a_chosen_value_stays_on_offer_when_its_last_alert_has_gone(now: datetime) -> None:
     raised("a", site="kelowna")
-    offered = lists.choices(lists.Filter(site="victoria"), now)["site"]
+    offered = lists.choices(lists.AlertsFilter(site="victoria"), now)["site"]
     assert [(choice.value, choice.chosen) for choice in offered] == [
         ("kelowna", False),
         ("victoria", True),
@@ -265,7 +265,7 @@ def test_an_event_time_near_the_writing_is_not_repeated() -> None:
     at = timezone.now()
     for seconds, shown in ((0, False), (60, False), (61, True), (-61, True)):
         event = AlertEvent(at=at, observed_at=at - timedelta(seconds=seconds))
-        assert (lists.Entry(event, Notified()).observed_at is not None) is shown
+        assert (lists.TimelineEntry(event, Notified()).observed_at is not None) is shown
 
 
 def test_a_long_timeline_keeps_its_end(now: datetime) -> None:

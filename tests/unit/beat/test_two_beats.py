@@ -29,7 +29,7 @@ from soc.beat.keeper import Keeper
 from soc.beat.models import Lease, TaskOptions
 from soc.beat.options import Options
 from soc.beat.plan import Run
-from soc.beat.publish import Result
+from soc.beat.publish import PublishResult
 from soc.beat.rows import Reader
 from soc.beat.status import Counts
 from soc.beat.timing import SECOND, as_datetime, moment
@@ -79,17 +79,17 @@ class Beat:
         self.keeper = Keeper(rows, Reader(rows), name, OPTIONS)
         self.dispatcher = Dispatcher(self, Counts())
         self.sent = sent
-        self._results: list[Result] = []
+        self._results: list[PublishResult] = []
 
     def ready(self) -> bool:
         return True
 
     def send(self, runs: Sequence[Run]) -> Sequence[Run]:
         self.sent += [(run.entry.message.name, run.due) for run in runs]
-        self._results += [Result(run) for run in runs]
+        self._results += [PublishResult(run) for run in runs]
         return ()
 
-    def results(self) -> Iterator[Result]:
+    def results(self) -> Iterator[PublishResult]:
         while self._results:
             yield self._results.pop(0)
 

@@ -200,8 +200,8 @@ def test_a_picture_has_the_highest_depth_of_each_five_minutes(sample: Sample, cl
 
 
 def test_a_single_message_does_not_fill_the_picture() -> None:
-    assert "V108.2" in pictures.Picture([1]).path
-    assert "V2.0" in pictures.Picture([500]).path
+    assert "V108.2" in pictures.BacklogPicture([1]).path
+    assert "V2.0" in pictures.BacklogPicture([500]).path
 
 
 @pytest.mark.usefixtures("plain_static_files")

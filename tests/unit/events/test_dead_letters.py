@@ -133,7 +133,7 @@ def test_bytes_that_are_no_text_are_kept_and_shown() -> None:
 
 def test_a_mended_letter_is_replayed_once(source: EventSource) -> None:
     letter = keep(body(of_6(event_id="x")))
-    with pytest.raises(dead.CannotReplay, match="its event id is 'x'"):
+    with pytest.raises(dead.CannotReplayEvent, match="its event id is 'x'"):
         dead.replay(letter, "ann")
     letter.edited = body(of_6(event_id=7)).decode()
     letter.save()
@@ -141,7 +141,7 @@ def test_a_mended_letter_is_replayed_once(source: EventSource) -> None:
     letter.refresh_from_db()
     assert (letter.state, letter.settled_by) == (State.REPLAYED, "ann")
     assert Event.objects.get().event_id == 7
-    with pytest.raises(dead.CannotReplay, match="replayed already"):
+    with pytest.raises(dead.CannotReplayEvent, match="replayed already"):
         dead.replay(letter, "ben")
     assert Event.objects.count() == 1
 
@@ -149,7 +149,9 @@ def test_a_mended_letter_is_replayed_once(source: EventSource) -> None:
 def test_what_would_only_be_dropped_is_not_replayed(source: EventSource) -> None:
     letter = keep(body(of_6()))
     EventSource.objects.update(allowed=False)
-    with pytest.raises(dead.CannotReplay, match="its source is not allowed: Test Robot in App"):
+    with pytest.raises(
+        dead.CannotReplayEvent, match="its source is not allowed: Test Robot in App"
+    ):
         dead.replay(letter, "ann")
     letter.refresh_from_db()
     assert letter.state == State.WAITING

@@ -12,7 +12,7 @@ from django.core.management import CommandError, call_command
 from django.utils import timezone
 
 from soc.events import shapes, simulation
-from soc.events.publisher import Publisher
+from soc.events.publisher import EventPublisher
 from soc.events.simulation import Activity, Faults, Play, robots, say_something
 from soc.events.stream import _declare
 from soc.runtime.celery import app
@@ -20,9 +20,11 @@ from soc.runtime.celery import app
 HEARTBEAT = Activity("heartbeat", 60, say_something)
 
 
-def played(count: int, faults: str = "", bots: int = 4) -> tuple[Play, list[simulation.Message]]:
+def played(
+    count: int, faults: str = "", bots: int = 4
+) -> tuple[Play, list[simulation.SimulatedMessage]]:
     play = Play(robots(bots, 2), [HEARTBEAT], Faults.parse(faults), pace=1, seed=1)
-    messages: list[simulation.Message] = []
+    messages: list[simulation.SimulatedMessage] = []
     while len(messages) < count:
         messages += play.next(timezone.now())
     return play, messages
@@ -117,7 +119,7 @@ def test_the_command_publishes_and_tells_what(capsys: pytest.CaptureFixture[str]
 
 
 def test_what_was_not_confirmed_is_sent_again_in_its_order() -> None:
-    publisher = Publisher(Path("/nowhere"), lambda _: None)
+    publisher = EventPublisher(Path("/nowhere"), lambda _: None)
     publisher._waiting.extend([(1, b"a"), (2, b"b"), (3, b"c")])
     publisher._unsent.append(b"d")
     publisher._on_ack(2, multiple=False)
@@ -130,7 +132,7 @@ def test_what_the_broker_refuses_or_cannot_place_is_sent_again() -> None:
     class Returned:
         body = b"c"
 
-    publisher = Publisher(Path("/nowhere"), lambda _: None)
+    publisher = EventPublisher(Path("/nowhere"), lambda _: None)
     publisher._waiting.extend([(1, b"a"), (2, b"b"), (3, b"c")])
     publisher._on_nack(2, multiple=True)
     publisher._on_return(None, "logstash", "logstash", Returned())

@@ -15,7 +15,7 @@ from kombu import Exchange
 
 from harness import wait_for
 from soc.events import dead, shapes, stream
-from soc.events.ingest import Counts, Ingest, Refusal, Taken
+from soc.events.ingest import Ingest, IngestCounts, Refusal, Taken
 from soc.runtime.celery import app
 from winlogbeat import body, of_6
 
@@ -100,7 +100,7 @@ def stored(monkeypatch: pytest.MonkeyPatch, settings: Any) -> list[list[Any]]:
             for place, event in enumerate(events)
             if isinstance(event, shapes.Malformed)
         ]
-        return Taken(Counts(), bad)
+        return Taken(IngestCounts(), bad)
 
     monkeypatch.setattr(Ingest, "take", take)
     return batches

@@ -10,7 +10,7 @@ from django.utils import timezone
 from soc.ldap_probe import rounds
 from soc.ldap_probe.diagnostics import Outcome
 from soc.ldap_probe.models import Credential, DirectoryServer
-from soc.ldap_probe.probe import Finding, Phase, Target
+from soc.ldap_probe.probe import DirectoryTarget, Finding, Phase
 
 DOWN = Finding(Outcome.DOWN, "connect_refused", "No connection.")
 HANGS = Finding(Outcome.TIMEOUT, "search_timeout", "It hangs.")
@@ -19,13 +19,13 @@ HIDDEN = Finding(Outcome.REFUSED, "inappropriate_authentication", "Nothing for t
 REFUSED = Finding(Outcome.CREDENTIAL, "wrong_password", "The password is wrong.", bound=False)
 
 
-def fine(target: Target, **values: Any) -> Finding:
+def fine(target: DirectoryTarget, **values: Any) -> Finding:
     spent = {Phase.RESOLVE: 1.0, Phase.CONNECT: 2.0, Phase.TLS: 5.0, Phase.SEARCH: 3.0}
     bound = True if target.user else None
     return Finding(milliseconds=spent, tls_version="TLSv1.3", bound=bound, **values)
 
 
-def refusing(target: Target) -> Finding:
+def refusing(target: DirectoryTarget) -> Finding:
     """Refuse every bind, and show anonymous clients the RootDSE."""
     return Finding(**vars(REFUSED)) if target.user else fine(target)
 
@@ -34,10 +34,12 @@ class Directory:
     """What each host finds, by a finding or by a function of the target; and what was asked."""
 
     def __init__(self) -> None:
-        self.says: dict[str, Finding | Callable[[Target], Finding]] = {}
-        self.asked: list[Target] = []
+        self.says: dict[str, Finding | Callable[[DirectoryTarget], Finding]] = {}
+        self.asked: list[DirectoryTarget] = []
 
-    def probe(self, target: Target, may_bind: Callable[[], bool] = lambda: True) -> Finding:
+    def probe(
+        self, target: DirectoryTarget, may_bind: Callable[[], bool] = lambda: True
+    ) -> Finding:
         said = self.says.get(target.host, fine)
         comes_to_the_bind = callable(said) or said.bound is not None
         if target.user and comes_to_the_bind and not may_bind():

@@ -31,7 +31,7 @@ from soc.core.severity import Severity
 from soc.ldap_probe import credentials, rounds
 from soc.ldap_probe.diagnostics import Outcome
 from soc.ldap_probe.models import Credential, DirectoryServer, ProbeResult, State
-from soc.ldap_probe.probe import Finding, Target
+from soc.ldap_probe.probe import DirectoryTarget, Finding
 from soc.ldap_probe.turns import Turn, Turns
 
 pytestmark = pytest.mark.django_db
@@ -105,7 +105,7 @@ def test_a_wrong_password_is_one_alert_where_anonymous_clients_see_nothing(
 
 
 def test_a_password_that_was_changed_is_tried_at_once_by_all(directory: Directory) -> None:
-    def by_password(target: Target) -> Finding:
+    def by_password(target: DirectoryTarget) -> Finding:
         return fine(target) if target.password in ("", "right") else refusing(target)
 
     reader = fleet(directory, 5, by_password)
@@ -143,7 +143,7 @@ def test_a_password_that_half_of_the_servers_have_is_never_refused_twice_in_a_ro
     answers: list[bool] = []
 
     def noting(answer: Any) -> Any:
-        def say(target: Target) -> Finding:
+        def say(target: DirectoryTarget) -> Finding:
             found = answer(target)
             if target.user:
                 answers.append(bool(found.bound))
@@ -292,7 +292,7 @@ def test_binds_are_made_one_after_the_other(directory: Directory) -> None:
     under_way, most = 0, 0
     lock = threading.Lock()
 
-    def counting(target: Target) -> Finding:
+    def counting(target: DirectoryTarget) -> Finding:
         nonlocal under_way, most
         with lock:
             under_way += 1

@@ -27,7 +27,7 @@ DC2.Example.Org.,389,STARTTLS,,,Vancouver,people,10,no,
 """
 
 
-def actions(report: importing.Report) -> list[tuple[int, str, str]]:
+def actions(report: importing.ImportReport) -> list[tuple[int, str, str]]:
     return [(line.number, line.action, line.name) for line in report.lines]
 
 

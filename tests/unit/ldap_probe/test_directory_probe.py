@@ -16,7 +16,7 @@ import slapd
 from harness import free_port
 from soc.ldap_probe import wire
 from soc.ldap_probe.diagnostics import ACTIVE_DIRECTORY, Outcome, active_directory, printable
-from soc.ldap_probe.probe import Finding, Phase, Security, Target, probe
+from soc.ldap_probe.probe import DirectoryTarget, Finding, Phase, Security, probe
 
 POLICY, EXPIRED, EXPIRING = (
     *("1.3.6.1.4.1.42.2.27.8.5.1", "2.16.840.1.113730.3.4.4", "2.16.840.1.113730.3.4.5"),
@@ -34,7 +34,7 @@ DIAGNOSTIC = (
 
 
 def probed(port: int, security: Security = Security.PLAIN, **values: str) -> Finding:
-    target = Target("127.0.0.1", port, security, **values)
+    target = DirectoryTarget("127.0.0.1", port, security, **values)
     return probe(target, network_seconds=1, operation_seconds=1)
 
 
@@ -264,7 +264,7 @@ def test_a_server_that_drips_during_tls_ends_as_a_timeout() -> None:
 )
 def test_a_server_that_sends_fifty_megabytes_is_cut_off(flood: bytes) -> None:
     with slapd.Peer(after_the_request(lambda sock: sock.sendall(flood))) as peer:
-        target = Target("127.0.0.1", peer.port, Security.PLAIN)
+        target = DirectoryTarget("127.0.0.1", peer.port, Security.PLAIN)
         finding = probe(target, operation_seconds=20)
     assert verdict(finding) == ("down", "too_much")
 

@@ -16,7 +16,7 @@ from mailing import Clock
 from soc.alerts.models import OPEN, Alert
 from soc.core.severity import Severity
 from soc.ldap_probe.models import DirectoryServer, Profile
-from soc.ldap_probe.probe import Finding, Security, Target, probe
+from soc.ldap_probe.probe import DirectoryTarget, Finding, Security, probe
 from soc.ldap_probe.replicas import Copy
 
 OLD, NEW = str(uuid.uuid4()), str(uuid.uuid4())
@@ -52,7 +52,7 @@ def test_a_copy_is_behind_from_the_first_change_it_lacks(
     old = clock.now - timedelta(days=30)
     newest = old
 
-    def found(target: Target) -> Finding:
+    def found(target: DirectoryTarget) -> Finding:
         return fine(target, copy=Copy(csn=csn(old if target.host == "copy" else newest)))
 
     directory.says = {"source": found, "copy": found}
@@ -98,7 +98,7 @@ class Domain:
         self.name = {host: f"{host}.corp.example" for host in hosts}
         directory.says = dict.fromkeys(hosts, self.answer)
 
-    def answer(self, target: Target) -> Finding:
+    def answer(self, target: DirectoryTarget) -> Finding:
         host = target.host
         own = self.database[host]
         vector = {other: usn for other, usn in self.has[host].items() if other != own}
@@ -252,7 +252,7 @@ def showing(entries: Mapping[bytes, bytes], anonymous: Mapping[bytes, bytes]) ->
 def copy_of(entries: Mapping[bytes, bytes], anonymous: Mapping[bytes, bytes] | None = None) -> Copy:
     slapd.need_the_client()
     with slapd.Peer(showing({b"1.1": entry(), **entries}, anonymous or {})) as peer:
-        target = Target(
+        target = DirectoryTarget(
             *("127.0.0.1", peer.port, Security.PLAIN),
             user="cn=a", password="x", base="dc=corp", replication=True,
         )  # fmt: skip

@@ -24,7 +24,7 @@ from soc.core.severity import Severity
 from soc.ldap_probe import rounds, turns
 from soc.ldap_probe.diagnostics import Outcome
 from soc.ldap_probe.models import DirectoryServer, ProbeResult, Profile, State
-from soc.ldap_probe.probe import Finding, Phase, Target
+from soc.ldap_probe.probe import DirectoryTarget, Finding, Phase
 from soc.ldap_probe.replicas import Copy
 from soc.runtime.queues import BY_NAME
 
@@ -226,4 +226,4 @@ def test_a_round_costs_a_fixed_number_of_queries(
 
 
 def test_the_password_is_in_no_representation() -> None:
-    assert "secret" not in repr(Target("dc1", 636, user="cn=reader", password="secret"))
+    assert "secret" not in repr(DirectoryTarget("dc1", 636, user="cn=reader", password="secret"))

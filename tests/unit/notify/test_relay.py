@@ -180,7 +180,7 @@ def test_an_outage_longer_than_a_mails_life_leaves_a_trace(
     assert states() == {"expired": 8}
     assert all("Connection refused" in mail.last_error for mail in OutboundMail.objects.all())
     assert "8 mails were not sent in their time" in caplog.text
-    assert health.counts(clock.now, clock.now - timedelta(days=1)) == health.Counts(0, 0, 0, 8)
+    assert health.counts(clock.now, clock.now - timedelta(days=1)) == health.MailCounts(0, 0, 0, 8)
 
 
 def test_the_counts_tell_what_waits_from_what_is_held(
@@ -189,7 +189,7 @@ def test_the_counts_tell_what_waits_from_what_is_held(
     outbox.enqueue(NOTICE, "now")
     Subscription.objects.update(digest_minutes=5)
     outbox.enqueue(NOTICE, "later")
-    assert health.counts(clock.now, clock.now) == health.Counts(1, 1, 0, 0)
+    assert health.counts(clock.now, clock.now) == health.MailCounts(1, 1, 0, 0)
 
 
 def test_a_relay_that_accepts_and_says_nothing_is_down(

@@ -8,10 +8,10 @@ from typing import Any
 import pytest
 
 from soc.notify import channels
-from soc.notify.channels.http import HttpChannel, Target
+from soc.notify.channels.http import HttpChannel, HttpTarget
 from soc.notify.models import OutboundMail
 
-TARGET = Target("https://chat.example/topic", "secret")
+TARGET = HttpTarget("https://chat.example/topic", "secret")
 
 
 def posted(channel: str, **values: Any) -> dict[str, Any]:

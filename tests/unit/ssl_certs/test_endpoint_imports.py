@@ -11,7 +11,7 @@ from soc.trust.models import Authority
 pytestmark = pytest.mark.django_db
 
 
-def plan(text: str, **defaults: object) -> imports.Plan:
+def plan(text: str, **defaults: object) -> imports.ImportPlan:
     return imports.plan(text, imports.Defaults(**defaults))
 
 

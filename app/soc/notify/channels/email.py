@@ -15,7 +15,7 @@ class Email(Channel):
         fields = {"url": url, "secret": secret}
         return {name: "E-mail has recipients instead." for name, value in fields.items() if value}
 
-    def deliver(self, mail: OutboundMail) -> Mapping[str, smtp.Reply]:
+    def deliver(self, mail: OutboundMail) -> Mapping[str, smtp.SmtpReply]:
         """Hand a mail to the relay.
 
         Raises:

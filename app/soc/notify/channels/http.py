@@ -58,7 +58,7 @@ class Answer:
 
 
 @dataclass(frozen=True)
-class Target:
+class HttpTarget:
     """Where a message goes, and the secret that goes with it."""
 
     url: str
@@ -81,7 +81,7 @@ class HttpChannel(Channel):
     """What the secret is for, where the channel needs one."""
 
     @abstractmethod
-    def post(self, mail: OutboundMail, target: Target) -> Post:
+    def post(self, mail: OutboundMail, target: HttpTarget) -> Post:
         """Return the request for a row."""
 
     def validate(self, url: str, secret: str) -> dict[str, str]:
@@ -110,7 +110,7 @@ class HttpChannel(Channel):
         if subscription is None:
             return Answer(0, "Its subscription was deleted, and with it the destination.")
         try:
-            target = Target(subscription.url.reveal(), subscription.secret.reveal())
+            target = HttpTarget(subscription.url.reveal(), subscription.secret.reveal())
             return _answered(self.post(mail, target))
         except SealProblem as error:
             raise Unavailable(str(error)) from error

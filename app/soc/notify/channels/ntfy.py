@@ -3,7 +3,7 @@
 from urllib.parse import urlsplit, urlunsplit
 
 from soc.core.severity import Severity
-from soc.notify.channels.http import HttpChannel, Post, Target, as_json
+from soc.notify.channels.http import HttpChannel, HttpTarget, Post, as_json
 from soc.notify.models import OutboundMail
 from soc.notify.templates import cut
 
@@ -23,7 +23,7 @@ class Ntfy(HttpChannel):
             wrong["url"] = "Invalid address: it ends in the topic, as in https://ntfy.sh/soc."
         return wrong
 
-    def post(self, mail: OutboundMail, target: Target) -> Post:
+    def post(self, mail: OutboundMail, target: HttpTarget) -> Post:
         """Return the request, which goes to the server's root with the topic inside."""
         parts = urlsplit(target.url)
         root, _, topic = parts.path.strip("/").rpartition("/")

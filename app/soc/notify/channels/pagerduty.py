@@ -3,7 +3,7 @@
 from django.conf import settings
 
 from soc.core.severity import Severity
-from soc.notify.channels.http import HttpChannel, Post, Target, as_json
+from soc.notify.channels.http import HttpChannel, HttpTarget, Post, as_json
 from soc.notify.channels.webhook import content
 from soc.notify.models import OutboundMail
 from soc.notify.templates import cut
@@ -21,7 +21,7 @@ class PagerDuty(HttpChannel):
     digests = False
     key_for = "the integration key of the PagerDuty service"
 
-    def post(self, mail: OutboundMail, target: Target) -> Post:
+    def post(self, mail: OutboundMail, target: HttpTarget) -> Post:
         """Return an event that opens an incident, or resolves it."""
         site = settings.SITE["SOC_SITE"]
         key = f"{site}/{mail.topic or mail.pk}"[:LONGEST_KEY]

@@ -3,7 +3,7 @@
 
 from typing import Any
 
-from soc.notify.channels.http import HttpChannel, Post, Target, as_json
+from soc.notify.channels.http import HttpChannel, HttpTarget, Post, as_json
 from soc.notify.models import OutboundMail
 from soc.notify.templates import cut
 
@@ -14,7 +14,7 @@ LONGEST = 6_000
 class Teams(HttpChannel):
     """The address is the credential."""
 
-    def post(self, mail: OutboundMail, target: Target) -> Post:
+    def post(self, mail: OutboundMail, target: HttpTarget) -> Post:
         """Return a message with one card."""
         attachment = {
             "contentType": "application/vnd.microsoft.card.adaptive",

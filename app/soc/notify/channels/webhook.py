@@ -7,7 +7,7 @@ from django.conf import settings
 from django.utils import timezone
 
 from soc.core.severity import Severity
-from soc.notify.channels.http import HttpChannel, Post, Target, as_json
+from soc.notify.channels.http import HttpChannel, HttpTarget, Post, as_json
 from soc.notify.models import OutboundMail
 
 VERSION = 1
@@ -18,7 +18,7 @@ class Webhook(HttpChannel):
 
     key_for = "it signs each message"
 
-    def post(self, mail: OutboundMail, target: Target) -> Post:
+    def post(self, mail: OutboundMail, target: HttpTarget) -> Post:
         """Return the request: a retry has the same ``id``, and a signature of its own time."""
         body = as_json(content(mail))
         timestamp = str(int(timezone.now().timestamp()))

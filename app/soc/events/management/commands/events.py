@@ -15,7 +15,7 @@ from django.utils import timezone
 from soc.common.times import local
 from soc.events import dead, simulation
 from soc.events.models import DeadLetter
-from soc.events.publisher import STREAM, Publisher
+from soc.events.publisher import STREAM, EventPublisher
 
 NOBODY = "command line"
 PROGRESS = 1.0
@@ -62,7 +62,7 @@ class Command(BaseCommand):
         natural = len(cast) * sum(activity.per_hour for activity in what) / 3600
         pace = options["rate"] / natural if options["rate"] else 1.0
         play = simulation.Play(cast, what, faults, pace, options["seed"])
-        publisher = Publisher(options["identity"], lambda text: self.stderr.write(f"\n{text}"))
+        publisher = EventPublisher(options["identity"], lambda text: self.stderr.write(f"\n{text}"))
         start = time.monotonic()
         try:
             self._run(play, publisher, options)
@@ -74,7 +74,9 @@ class Command(BaseCommand):
         done = {"confirmed": publisher.confirmed, "resent": publisher.resent, "seconds": seconds}
         self.stdout.write(json.dumps(counts | done))
 
-    def _run(self, play: simulation.Play, publisher: Publisher, options: dict[str, Any]) -> None:
+    def _run(
+        self, play: simulation.Play, publisher: EventPublisher, options: dict[str, Any]
+    ) -> None:
         start = time.monotonic()
         end = options["minutes"] * 60
         told_at, sent = 0.0, 0
@@ -92,7 +94,7 @@ class Command(BaseCommand):
         self._progress(publisher, sent, time.monotonic() - start)
         self.stderr.write("")
 
-    def _progress(self, publisher: Publisher, sent: int, passed: float) -> None:
+    def _progress(self, publisher: EventPublisher, sent: int, passed: float) -> None:
         text = f"\r{passed:6.0f} s  {sent:,} sent, {publisher.confirmed:,} confirmed"
         again = f", {publisher.resent:,} sent again" if publisher.resent else ""
         self.stderr.write(f"{text}{again}, {sent / max(passed, 1):,.1f}/s ", ending="")
