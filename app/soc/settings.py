@@ -65,6 +65,7 @@ INSTALLED_APPS = [
     "soc.mail_collector",
     "soc.logons",
     "soc.cronjobs",
+    "soc.oncall",
     "soc.notify",
     "soc.schedules",
     "soc.core",

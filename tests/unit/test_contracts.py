@@ -393,9 +393,10 @@ ROOMS: dict[str, set[str]] = {
     "trust": {"common", "core"},
     "core": BASE | {"schedules"},
     "access": BASE | {"core"},
-    "notify": BASE | {"core", "schedules"},
-    "alerts": BASE | {"access", "core", "notify", "schedules"},
-    "events": BASE | {"core", "notify", "alerts", "schedules"},
+    "oncall": BASE | {"access", "core"},
+    "notify": BASE | {"core", "oncall", "schedules"},
+    "alerts": BASE | {"access", "core", "notify", "oncall", "schedules"},
+    "events": BASE | {"core", "notify", "alerts", "oncall", "schedules"},
 }
 """What each room of the house may import of ours."""
 
@@ -489,7 +490,7 @@ def test_beat_could_be_a_package_of_its_own() -> None:
 BY_SECRET = ("/acknowledge/1/1/", "/ping/1", "/ping/1/1")
 """Work for everybody who has the address, by the secret in it."""
 
-TOKENS_ONLY = ("/metrics", "/certificates/calendar.ics")
+TOKENS_ONLY = ("/metrics", "/certificates/calendar.ics", "/oncall/1/calendar.ics")
 
 
 def addresses(resolver: URLResolver, prefix: str = "/") -> Iterator[str]:

@@ -11,12 +11,12 @@ from django.urls import reverse
 from django.utils import timezone
 from django.utils.html import format_html, format_html_join
 from django.utils.safestring import SafeString
-from unfold.admin import ModelAdmin
+from unfold.admin import ModelAdmin, TabularInline
 from unfold.contrib.filters.admin import RelatedDropdownFilter
 from unfold.decorators import action, display
 
 from soc.alerts import recurrence
-from soc.alerts.models import OPEN, Alert, Rule, Silence, Subject
+from soc.alerts.models import OPEN, Alert, EscalationStep, Rule, Silence, Subject
 from soc.alerts.spans import in_words
 from soc.common.times import local
 from soc.core.admin import ReadOnlyAdmin
@@ -48,16 +48,24 @@ def _page_of(alert: Alert, text: str) -> SafeString:
 # --- Rules --------------------------------------------------------------------------------------
 
 
+class StepInline(TabularInline):
+    """Who else is notified, the soonest first, as long as nobody acknowledges."""
+
+    model = EscalationStep
+    extra = 0
+    verbose_name_plural = "escalation"
+
+
 @admin.register(Rule)
 class RuleAdmin(ModelAdmin):
     """How reported conditions become alerts."""
 
-    list_display = ("title", "enabled", "fires", "resolves", "open_alerts", "escalate_to")
+    list_display = ("title", "enabled", "fires", "resolves", "open_alerts", "escalates")
     list_editable = ("enabled",)
     list_display_links = ("title",)
     list_filter = ("application", "enabled")
     list_fullwidth = True
-    list_select_related = ("escalate_to",)
+    inlines = (StepInline,)
     search_fields = ("application", "name", "description")
     formfield_overrides = {URLField: {"assume_scheme": "https"}}
     fieldsets = (
@@ -79,14 +87,11 @@ class RuleAdmin(ModelAdmin):
             },
         ),
         (
-            "Reminders and escalation",
+            "Reminders",
             {
                 "description": "As long as nobody acknowledges. An acknowledged alert reminds "
                 "nobody, and goes to nobody else.",
-                "fields": (
-                    ("remind_critical", "remind_warning", "remind_info"),
-                    ("escalate_to", "escalate_after"),
-                ),
+                "fields": (("remind_critical", "remind_warning", "remind_info"),),
             },
         ),
     )
@@ -105,7 +110,7 @@ class RuleAdmin(ModelAdmin):
         )
         number = Coalesce(Subquery(counted.values("n")), 0)
         rules: QuerySet[Rule] = super().get_queryset(request)
-        return rules.annotate(open_count=number)
+        return rules.annotate(open_count=number).prefetch_related("steps__subscription")
 
     @display(description="Rule", ordering="name", header=True)
     def title(self, rule: Rule) -> list[str]:
@@ -123,6 +128,11 @@ class RuleAdmin(ModelAdmin):
     def resolves(self, rule: Rule) -> str:
         """Return k in words."""
         return "1 good report" if rule.good_needed == 1 else f"{rule.good_needed} good in a row"
+
+    @display(description="Escalates to")
+    def escalates(self, rule: Rule) -> str:
+        """Return the steps in words."""
+        return ", ".join(f"{step.subscription} ({step.after} min)" for step in rule.steps.all())
 
     @display(description="Open alerts", ordering="open_count")
     def open_alerts(self, rule: Rule) -> SafeString | int:

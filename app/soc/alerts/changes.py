@@ -85,6 +85,7 @@ class Timers(TypedDict):
 
     remind_at: datetime | None
     escalate_at: datetime | None
+    escalated: int
 
 
 def timers(rule: Rule, state: str | None, severity: int, now: datetime) -> Timers:
@@ -94,9 +95,9 @@ def timers(rule: Rule, state: str | None, severity: int, now: datetime) -> Timer
     if state == State.FIRING:
         interval = rule.reminder_interval(severity)
         remind_at = now + interval if interval else None
-        if rule.escalate_to_id:
-            escalate_at = now + timedelta(minutes=rule.escalate_after)
-    return {"remind_at": remind_at, "escalate_at": escalate_at}
+        if step := rule.steps.first():
+            escalate_at = now + timedelta(minutes=step.after)
+    return {"remind_at": remind_at, "escalate_at": escalate_at, "escalated": 0}
 
 
 class Ending(TypedDict):

@@ -63,14 +63,6 @@ class Rule(models.Model):
     )
     remind_warning = models.PositiveIntegerField("remind of warnings (min)", default=1440)
     remind_critical = models.PositiveIntegerField("remind of criticals (min)", default=240)
-    escalate_to = models.ForeignKey(
-        Subscription,
-        null=True,
-        blank=True,
-        on_delete=models.SET_NULL,
-        help_text="Also mailed when nobody acknowledges in time.",
-    )
-    escalate_after = models.PositiveIntegerField("escalate after (min)", default=30)
 
     class Meta:
         ordering = ("application", "name")
@@ -103,6 +95,34 @@ class Rule(models.Model):
             Severity.CRITICAL: self.remind_critical,
         }[Severity(severity)]
         return timedelta(minutes=minutes) if minutes else None
+
+
+class EscalationStep(models.Model):
+    """Who else is notified of a rule's alerts as long as nobody acknowledges."""
+
+    rule = models.ForeignKey(Rule, on_delete=models.CASCADE, related_name="steps")
+    after = models.PositiveIntegerField(
+        "after (min)",
+        default=30,
+        validators=[MinValueValidator(1), MaxValueValidator(7 * 24 * 60)],
+        help_text="Minutes since the alert fired.",
+    )
+    subscription = models.ForeignKey(
+        Subscription,
+        on_delete=models.CASCADE,
+        help_text="Gets it whatever it wants else, such as that of the next rota.",
+    )
+
+    class Meta:
+        ordering = ("after", "pk")
+        constraints = (
+            models.UniqueConstraint(
+                fields=["rule", "after", "subscription"], name="escalation_step_identity"
+            ),
+        )
+
+    def __str__(self) -> str:
+        return f"{self.rule}: {self.subscription} after {self.after} min"
 
 
 class Subject(models.Model):
@@ -179,6 +199,9 @@ class Alert(models.Model):
     suppressed_by = models.CharField(max_length=200, blank=True)
     remind_at = models.DateTimeField(null=True)
     escalate_at = models.DateTimeField(null=True)
+    escalated = models.PositiveSmallIntegerField(
+        default=0, help_text="Steps of its rule that are done since it fired."
+    )
     resolved_at = models.DateTimeField(null=True)
 
     retention = Retention("resolved_at", days=365)

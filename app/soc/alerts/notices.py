@@ -1,8 +1,10 @@
 """What subscribers are told about alerts."""
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+
+from django.utils import timezone
 
 from soc.alerts.models import Alert, AlertEvent
 from soc.common.times import local
@@ -10,6 +12,7 @@ from soc.core.links import absolute, with_host
 from soc.core.severity import Severity
 from soc.notify import outbox
 from soc.notify.models import Subscription
+from soc.notify.recipients import Recipients
 from soc.notify.templates import Notice
 
 State = Alert.State
@@ -30,22 +33,45 @@ class Audience:
 
 
 def audience(alert: Alert, event: AlertEvent) -> Audience:
-    """Return whom an event notifies, if it is one for every subscription.
+    """Return whom an event notifies, and why not the others that it could.
 
     The end of an alert is for those who were notified of it, which the outbox knows.
     """
     found = Audience()
-    if event.kind == Kind.RESOLVED or not is_told(event.kind, event.before, alert.state):
-        return found
-    for subscription in Subscription.objects.all():
-        if why := subscription.refusal(alert.severity, alert.rule.application):
+    recipients = Recipients(timezone.now())
+    for subscription in _asked(alert, event):
+        why = _refusal(alert, event, subscription)
+        if not why and not recipients.of(subscription):
+            why = f"nobody is on call at {subscription.rota}, and it has no other recipients"
+        if why:
             found.refusals.setdefault(why, []).append(subscription.name)
         else:
             found.wanting.append(subscription)
-    if not found.wanting:
+    if not found.wanting and is_for_all(event, alert):
         found.refusals.setdefault(NO_SUBSCRIPTION, [])
         logger.warning("%s is %s and notifies nobody: %s", alert, event.kind, NO_SUBSCRIPTION)
     return found
+
+
+def is_for_all(event: AlertEvent, alert: Alert) -> bool:
+    """Return whether an event is one for every subscription that wants its alert."""
+    return event.kind != Kind.RESOLVED and is_told(event.kind, event.before, alert.state)
+
+
+def _asked(alert: Alert, event: AlertEvent) -> Iterable[Subscription]:
+    if is_for_all(event, alert):
+        return Subscription.objects.select_related("rota")
+    if event.kind == Kind.ESCALATED:
+        done = list(alert.rule.steps.all())[: alert.escalated]
+        return [step.subscription for step in done[-1:]]
+    return []
+
+
+def _refusal(alert: Alert, event: AlertEvent, subscription: Subscription) -> str:
+    if event.kind == Kind.ESCALATED:
+        # Whatever it wants else.
+        return "" if subscription.enabled else "it is disabled"
+    return subscription.refusal(alert.severity, alert.rule.application)
 
 
 def tell(alert: Alert, event: AlertEvent, audience: Audience) -> int:
@@ -55,11 +81,8 @@ def tell(alert: Alert, event: AlertEvent, audience: Audience) -> int:
         return outbox.conclude(notice(alert, event), key, topic=alert.topic)
     if audience.wanting:
         return outbox.enqueue_to(audience.wanting, notice(alert, event), key, topic=alert.topic)
-    match event.kind:
-        case Kind.ESCALATED if to := alert.rule.escalate_to:
-            return outbox.enqueue(notice(alert, event), key, topic=alert.topic, to=[to])
-        case Kind.SUPPRESSED:
-            outbox.withdraw([alert.topic])
+    if event.kind == Kind.SUPPRESSED:
+        outbox.withdraw([alert.topic])
     return 0
 
 

@@ -16,6 +16,8 @@ from dateutil.rrule import rrule, rrulestr
 from django.core.exceptions import ValidationError
 from django.utils import timezone
 
+from soc.common import times
+
 FREQUENCIES = ("DAILY", "WEEKLY", "MONTHLY", "YEARLY")
 _TIMES_OF_DAY = ("BYHOUR", "BYMINUTE", "BYSECOND")
 
@@ -132,7 +134,7 @@ class _Repetition:
             if wall.year == MAXYEAR:
                 return
             # The start may be the second of two equal times: who set it knew which.
-            begin = self.start.astimezone(UTC) if wall == first else _moment(wall)
+            begin = self.start.astimezone(UTC) if wall == first else times.moment(wall)
             if self.until is not None and begin > self.until:
                 return
             # Where a zone left out a day, two dates are one moment.
@@ -151,7 +153,7 @@ class _Repetition:
         found = next(iter(self.dates.replace(dtstart=_in_years(start, later))), None)
         if found is None:
             return False
-        return self.until is None or _moment(_in_years(found, -later)) <= self.until
+        return self.until is None or times.moment(_in_years(found, -later)) <= self.until
 
     def _dates_near(self, wall: datetime) -> rrule:
         start = _wall(self.start)
@@ -186,7 +188,7 @@ def _end(until: str) -> datetime:
             continue
         if form.endswith("Z"):
             return end.replace(tzinfo=UTC)
-        return _moment(end if "T" in form else datetime.combine(end, time.max))
+        return times.moment(end if "T" in form else datetime.combine(end, time.max))
     raise ValueError(f"UNTIL is a date or a time, like 20271231 or 20271231T235959Z: {until}")
 
 
@@ -197,11 +199,6 @@ def _elapsed(start: datetime, end: datetime) -> timedelta:
 
 def _wall(moment: datetime) -> datetime:
     return timezone.make_naive(moment).replace(fold=0)
-
-
-def _moment(wall: datetime) -> datetime:
-    # PEP 495's fold of 0 is what RFC 5545, 3.3.5 says for a time that is skipped or comes twice.
-    return timezone.make_aware(wall).astimezone(UTC)
 
 
 def _in_years(wall: datetime, years: int) -> datetime:

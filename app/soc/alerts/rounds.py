@@ -2,13 +2,13 @@
 
 import logging
 from collections.abc import Callable, Mapping
-from datetime import datetime
+from datetime import datetime, timedelta
 
 from django.db import transaction
 from django.db.models import QuerySet
 
 from soc.alerts import actions, life
-from soc.alerts.changes import Outrun, change, ending, timers
+from soc.alerts.changes import Outrun, change, ending, timers, write
 from soc.alerts.engine import settle, standing
 from soc.alerts.models import OPEN, Alert, AlertEvent
 from soc.alerts.quiet import Quiet
@@ -35,7 +35,7 @@ def run(now: datetime) -> int:
                 lambda alert: _lapse(alert, quiet),
             ),
             _each(_open(State.FLAPPING, acknowledged_until__lte=now), _forget_person),
-            _each(_open(State.FIRING, escalate_at__lte=now), _escalate),
+            _each(_to_escalate(now), _escalate),
             _each(_open(State.FIRING, remind_at__lte=now), lambda alert: _remind(alert, now)),
         )
     )
@@ -43,7 +43,12 @@ def run(now: datetime) -> int:
 
 def _open(state: State, **conditions: object) -> QuerySet[Alert]:
     alerts = Alert.objects.filter(OPEN, state=state, **conditions).order_by("pk")
-    return alerts.select_related("rule__escalate_to", "subject__rule", "subject__alert")
+    return alerts.select_related("rule", "subject__rule", "subject__alert")
+
+
+def _to_escalate(now: datetime) -> QuerySet[Alert]:
+    due = _open(State.FIRING, escalate_at__lte=now)
+    return due.prefetch_related("rule__steps__subscription")
 
 
 def _firing(quiet: Quiet) -> QuerySet[Alert]:
@@ -117,8 +122,18 @@ def _forget_person(alert: Alert) -> int:
 
 
 def _escalate(alert: Alert) -> int:
-    to = str(alert.rule.escalate_to or "")
-    return change(alert, Kind.ESCALATED, {"escalate_at": None}, text=to)
+    """Do the next step of a rule's escalation, and plan the one after it."""
+    steps = list(alert.rule.steps.all())[alert.escalated :]
+    if not steps or alert.escalate_at is None:
+        # Its steps were taken away meanwhile.
+        write(alert, escalate_at=None)
+        return 0
+    wait = timedelta(minutes=steps[1].after - steps[0].after) if steps[1:] else None
+    values = {
+        "escalate_at": alert.escalate_at + wait if wait is not None else None,
+        "escalated": alert.escalated + 1,
+    }
+    return change(alert, Kind.ESCALATED, values, text=str(steps[0].subscription))
 
 
 def _remind(alert: Alert, now: datetime) -> int:

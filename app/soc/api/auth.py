@@ -16,6 +16,7 @@ from soc.core.models import ApiToken
 VIEW = "alerts.view_alert"
 OPERATE = "alerts.operate_alert"
 REPORT = "alerts.report_condition"
+VIEW_ROTA = "oncall.view_rota"
 
 View = Callable[..., HttpResponse]
 

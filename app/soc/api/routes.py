@@ -24,7 +24,7 @@ from soc.alerts.conditions import Condition
 from soc.alerts.models import Alert
 from soc.alerts.selection import select
 from soc.api import problems
-from soc.api.auth import OPERATE, REPORT, VIEW, Token, TokenRequest
+from soc.api.auth import OPERATE, REPORT, VIEW, VIEW_ROTA, Token, TokenRequest
 from soc.api.intake import ForeignAlerts, Sender
 from soc.api.intake import conditions as conditions_of
 from soc.api.problems import ProblemDetails
@@ -38,11 +38,14 @@ from soc.api.schemas import (
     Conditions,
     EventOut,
     NoteIn,
+    OnCallOut,
     ProblemOut,
     ReportOut,
     ResultOut,
+    RotaOut,
 )
 from soc.core.links import with_host
+from soc.oncall import pages
 
 MOST_EVENTS = 500
 
@@ -262,6 +265,21 @@ def take_grafana(request: HttpRequest, group: Body[ForeignAlerts]) -> ReportOut:
 
 def _take(sender: Sender, group: ForeignAlerts) -> ReportOut:
     return _reported(conditions_of(sender, group, timezone.now()))
+
+
+# --- On call ------------------------------------------------------------------------------------
+
+
+@_v1.get(
+    "/oncall",
+    auth=Token(VIEW_ROTA),
+    response={200: OnCallOut, **_or()},
+    summary="Who is on call",
+    tags=["on call"],
+)
+def list_oncall(request: HttpRequest) -> OnCallOut:
+    """Returns who is on call now at each rota, who follows, and the gaps of four weeks."""
+    return OnCallOut(items=[RotaOut.of(view) for view in pages.views(timezone.now())])
 
 
 # --- The API itself -----------------------------------------------------------------------------

@@ -16,6 +16,8 @@ from soc.alerts.notified import Notified
 from soc.alerts.selection import ANY_STATE
 from soc.core.links import absolute
 from soc.core.severity import Severity
+from soc.oncall.pages import RotaView
+from soc.oncall.plan import OnCall, name_of
 
 MOST_ALERTS = 500
 LARGEST_KEY = 2**63 - 1
@@ -332,6 +334,58 @@ class AlertDetailOut(AlertOut):
     runbook: str
     timeline: list[EventOut] = Field(description="What happened, the oldest first.")
     timeline_left_out: int = Field(description="Older changes that are not shown.")
+
+
+class ShiftOut(Schema):
+    """A time in which somebody is on call, or nobody who ought to be."""
+
+    person: str = Field(description="Empty: nobody.", examples=["Jo Doe"])
+    email: str
+    since: datetime
+    until: datetime
+    override: bool
+    why: str = Field(description="Why nobody is, or the note of the override.")
+
+    @classmethod
+    def of(cls, span: OnCall) -> Self:
+        """Show a shift."""
+        return cls(
+            person=name_of(span.person) if span.person else "",
+            email=span.person.email if span.person else "",
+            since=span.start,
+            until=span.end,
+            override=span.override,
+            why=span.why,
+        )
+
+
+class RotaOut(Schema):
+    """A rota with who is on call now, who follows, and the gaps of four weeks."""
+
+    id: int
+    name: str
+    time_zone: str
+    now: ShiftOut
+    following: ShiftOut | None
+    gaps: list[ShiftOut]
+
+    @classmethod
+    def of(cls, view: RotaView) -> Self:
+        """Show a rota."""
+        return cls(
+            id=view.rota.pk,
+            name=view.rota.name,
+            time_zone=view.rota.time_zone,
+            now=ShiftOut.of(view.current),
+            following=ShiftOut.of(view.following) if view.following else None,
+            gaps=[ShiftOut.of(gap) for gap in view.gaps],
+        )
+
+
+class OnCallOut(Schema):
+    """Every rota."""
+
+    items: list[RotaOut]
 
 
 class ErrorOut(Schema):

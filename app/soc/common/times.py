@@ -1,7 +1,7 @@
 """Moments as people read them, and the rules of time zones behind them."""
 
 import zoneinfo
-from datetime import datetime, time
+from datetime import UTC, datetime, time, tzinfo
 from importlib.resources import files
 from importlib.resources.abc import Traversable
 from pathlib import Path
@@ -35,6 +35,15 @@ def validate_times(value: str) -> None:
         times_of_day(value)
     except ValueError as error:
         raise ValidationError(f"Not times of day such as 07:45, 15:45: {error}") from error
+
+
+def moment(wall: datetime, zone: tzinfo | None = None) -> datetime:
+    """Return the moment of a time on the wall clock in a zone, the site's by default, in UTC.
+
+    As RFC 5545, 3.3.5 says: a time that the clocks skip is taken with the offset before the gap,
+    one that comes twice is the first. That is the fold of 0 of PEP 495.
+    """
+    return timezone.make_aware(wall, zone).astimezone(UTC)
 
 
 def zone_rules(name: str) -> str:

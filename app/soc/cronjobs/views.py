@@ -1,15 +1,15 @@
 """The address of a job, and the page of all jobs."""
 
-from django.contrib.auth.decorators import login_not_required, permission_required
+from django.contrib.auth.decorators import login_not_required
 from django.db import OperationalError
 from django.http import HttpRequest, HttpResponse
-from django.shortcuts import render
 from django.utils import timezone
 from django.views.decorators.cache import never_cache
 from django.views.decorators.csrf import csrf_exempt
-from django.views.decorators.http import require_http_methods, require_safe
+from django.views.decorators.http import require_http_methods
 
 from soc.access import throttle
+from soc.common import live
 from soc.cronjobs import pings
 from soc.cronjobs.models import LONGEST_TEXT, CronJob
 from soc.cronjobs.pages import rows
@@ -18,25 +18,12 @@ RETRY_AFTER = 10
 """Seconds."""
 
 
-@require_safe
-@never_cache
-@permission_required("cronjobs.view_cronjob", raise_exception=True)
-def cronjobs(request: HttpRequest) -> HttpResponse:
-    """Show every job, the worst first."""
-    return render(request, "cronjobs/list.html", _listing())
-
-
-@require_safe
-@never_cache
-@permission_required("cronjobs.view_cronjob", raise_exception=True)
-def cronjobs_live(request: HttpRequest) -> HttpResponse:
-    """Return the part of the page that refreshes itself."""
-    return render(request, "cronjobs/list_live.html", _listing())
-
-
-def _listing() -> dict[str, object]:
+def _listing(_: HttpRequest) -> dict[str, object]:
     now = timezone.now()
     return {"rows": rows(CronJob.objects.all(), now), "now": now}
+
+
+cronjobs, cronjobs_live = live.pages("cronjobs/list.html", "cronjobs.view_cronjob", _listing)
 
 
 @csrf_exempt

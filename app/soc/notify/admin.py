@@ -22,6 +22,7 @@ from soc.common.times import local
 from soc.core.admin import ReadOnlyAdmin, preformatted
 from soc.notify import channels, destinations, health, outbox, relay, reports, templates, tickets
 from soc.notify.models import LIFE, OutboundMail, Subscription, words_of
+from soc.notify.recipients import Recipients
 
 
 def _framed(html: str) -> SafeString:
@@ -47,7 +48,10 @@ class SubscriptionAdmin(ModelAdmin):
     readonly_fields = ("next_report_at",)
     formfield_overrides = {TextField: {"widget": UnfoldAdminTextareaWidget(attrs={"rows": 3})}}
     fieldsets = (
-        (None, {"fields": ("name", "enabled", ("recipients", "fallback_recipients"), "tags")}),
+        (
+            None,
+            {"fields": ("name", "enabled", ("recipients", "fallback_recipients"), "rota", "tags")},
+        ),
         (
             "Channel",
             {
@@ -98,7 +102,10 @@ class SubscriptionAdmin(ModelAdmin):
     @display(description="Recipients")
     def recipient_list(self, subscription: Subscription) -> str:
         """Return the recipients in one line."""
-        return ", ".join(subscription.recipients_by_channel)
+        if subscription.channel != channels.EMAIL:
+            return subscription.url_host
+        rota = [f"on call: {subscription.rota}"] if subscription.rota else []
+        return ", ".join([*subscription.addresses, *rota])
 
     @display(description="Destination")
     def destination_state(self, subscription: Subscription) -> str:
@@ -111,7 +118,7 @@ class SubscriptionAdmin(ModelAdmin):
     def get_queryset(self, request: HttpRequest) -> QuerySet[Subscription]:
         """Read the destinations along with the subscriptions."""
         found: QuerySet[Subscription] = super().get_queryset(request)
-        return found.select_related("destination")
+        return found.select_related("destination", "rota")
 
     def get_readonly_fields(
         self, request: HttpRequest, obj: Subscription | None = None
@@ -162,7 +169,8 @@ class SubscriptionAdmin(ModelAdmin):
         subscription = get_object_or_404(Subscription, pk=object_id)
         by_mail = subscription.channel == channels.EMAIL
         own = getattr(request.user, "email", "") if by_mail else ""
-        to = {"me": [own] if own else [], "recipients": subscription.recipients_by_channel}
+        everybody = Recipients(timezone.now()).of(subscription)
+        to = {"me": [own] if own else [], "recipients": everybody}
         chosen = to.get(request.POST.get("to", ""), []) if subscription.enabled else []
         if request.method != "POST" or not chosen:
             context = {
@@ -171,6 +179,7 @@ class SubscriptionAdmin(ModelAdmin):
                 "opts": self.opts,
                 "subscription": subscription,
                 "own": own,
+                "everybody": everybody,
                 "by_mail": by_mail,
             }
             return TemplateResponse(request, "notify/send_test.html", context)

@@ -32,6 +32,7 @@ from soc.notify.models import (
     Subscription,
     words_of,
 )
+from soc.notify.recipients import Recipients
 
 BATCH = 5
 """Mails that one worker claims at a time: few, so that several workers share a storm."""
@@ -203,7 +204,7 @@ def _compose(
         severity=digest.severity_of(members),
         title=digest.title_of(members),
         channel=subscription.channel,
-        recipients=subscription.recipients_by_channel,
+        recipients=Recipients(now).of(subscription) or _named(members),
         subject=rendered.subject,
         text=rendered.text,
         html=rendered.html,
@@ -219,6 +220,11 @@ def _compose(
             state=State.DIGESTED, digest=mail, next_try_at=None
         )
     return mail
+
+
+def _named(members: Iterable[OutboundMail]) -> list[str]:
+    """Return whom notices were for, which is who was on call when they were written."""
+    return list(dict.fromkeys(name for member in members for name in member.recipients))
 
 
 # --- Sending ------------------------------------------------------------------------------------

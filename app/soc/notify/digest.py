@@ -20,7 +20,7 @@ CSV_NAME = "notices.csv"
 
 NEEDED = (
     *("severity", "status", "title", "subject", "link", "application"),
-    *("created_at", "concluded_at", "attempts"),
+    *("created_at", "concluded_at", "attempts", "recipients"),
 )
 """What a digest reads of its notices; their bodies stay in the database."""
 

@@ -21,6 +21,7 @@ from soc.core.sealed import SealedField
 from soc.core.severity import Severity
 from soc.notify import channels, templates
 from soc.notify.addresses import as_ascii
+from soc.oncall.models import Rota
 from soc.provision.environment import split
 from soc.runtime.queues import BY_APPLICATION
 
@@ -113,6 +114,13 @@ class Subscription(models.Model):
         blank=True,
         validators=[validate_recipients],
         help_text="Mail addresses, one a line; of the channel e-mail only.",
+    )
+    rota = models.ForeignKey(
+        Rota,
+        null=True,
+        blank=True,
+        on_delete=models.PROTECT,
+        help_text="Also mailed to the person who is on call at the moment.",
     )
     url = SealedField(
         "address",
@@ -229,8 +237,10 @@ class Subscription(models.Model):
             return
         url = self.url.reveal()
         wrong = channel.validate(url, self.secret.reveal())
-        if self.channel == channels.EMAIL and not self.addresses:
-            wrong["recipients"] = "At least one recipient is needed."
+        if self.channel == channels.EMAIL and not self.addresses and self.rota is None:
+            wrong["recipients"] = "At least one recipient is needed, or a rota."
+        if self.channel != channels.EMAIL and self.rota is not None:
+            wrong["rota"] = "This channel posts to its address: leave the rota empty."
         if self.channel != channels.EMAIL and self.recipients:
             wrong["recipients"] = "This channel posts to its address: leave the recipients empty."
         if not channel.digests and self.digest_minutes:
@@ -245,11 +255,6 @@ class Subscription(models.Model):
     def addresses(self) -> list[str]:
         """The recipients' mail addresses."""
         return _lines(self.recipients)
-
-    @property
-    def recipients_by_channel(self) -> list[str]:
-        """Whom a row of the outbox names: the addresses, or the one host that it is posted to."""
-        return self.addresses if self.channel == channels.EMAIL else [self.url_host]
 
     @property
     def fallback_addresses(self) -> list[str]:

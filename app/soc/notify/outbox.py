@@ -24,6 +24,7 @@ from soc.common.deadlocks import again_after_deadlock
 from soc.core.severity import Severity
 from soc.notify import templates, tickets
 from soc.notify.models import LIFE, LIFE_OF_A_REPORT, OutboundMail, Subscription
+from soc.notify.recipients import Recipients
 
 LOOKED_UP_AT_ONCE = 500
 """Dedupe keys in one query."""
@@ -48,6 +49,8 @@ class _Letter:
     kind: str = Kind.NOTICE
     told: Mapping[int, int] = field(default_factory=dict)
     """The worst severity that each subscription has been told of; only the last mail has it."""
+    also: Mapping[int, list[str]] = field(default_factory=dict)
+    """Who was on call when the subscriptions were notified, and hears of the end too."""
 
 
 def enqueue(
@@ -105,7 +108,7 @@ def conclude(notice: templates.Notice, key: str, *, topic: str) -> int:
         OutboundMail.objects.filter(pk__in=[mail.pk for mail in mails]).update(concluded_at=now)
         if not told:
             return 0
-        letter = _Letter(topic=canonical(topic), told=told)
+        letter = _Letter(topic=canonical(topic), told=told, also=_on_call_then(mails))
         subscriptions = Subscription.objects.filter(enabled=True, pk__in=told)
         return _write({key: (notice, letter)}, list(subscriptions))
 
@@ -123,11 +126,11 @@ def enqueue_report(notice: templates.Notice, key: str, subscription: Subscriptio
 def enqueue_test(subscription: Subscription, recipients: list[str]) -> OutboundMail:
     """Write a test mail with the sample notice, to recipients that need not be subscribed."""
     letter, key = _Letter(kind=Kind.TEST), f"test:{uuid.uuid4().hex}"
-    mail = _mail(templates.cleaned(templates.SAMPLE), letter, subscription, key, timezone.now())
+    sample, now = templates.cleaned(templates.SAMPLE), timezone.now()
+    mail = _mail(sample, letter, subscription, recipients, key, now)
     note = f"This is a test of the subscription {subscription}: all is well."
     mail.text, mail.html = templates.noted(mail.text, mail.html, note)
     mail.subject = templates.line(f"TEST: {mail.subject}")
-    mail.recipients = recipients
     mail.save(force_insert=True)
     return mail
 
@@ -172,9 +175,12 @@ def _write(
         ]
     else:
         pairs = list(product(notices, to))
+    recipients = Recipients(now)
     mails = [
-        _mail(notices[key], letters[key][1], subscription, dedupe_key, now)
+        _mail(notices[key], letters[key][1], subscription, names, dedupe_key, now)
         for dedupe_key, (key, subscription) in _missing(pairs)
+        # Nobody is on call, and there is nobody else: who asks why finds it in the timeline.
+        if (names := recipients.of(subscription, letters[key][1].also.get(subscription.pk, ())))
     ]
     mails.sort(key=lambda mail: mail.dedupe_key)
     with transaction.atomic():
@@ -201,6 +207,7 @@ def _mail(
     notice: templates.Notice,
     letter: _Letter,
     subscription: Subscription,
+    to: list[str],
     dedupe_key: str,
     now: datetime,
 ) -> OutboundMail:
@@ -215,7 +222,7 @@ def _mail(
         status=notice.status,
         link=notice.link,
         channel=subscription.channel,
-        recipients=subscription.recipients_by_channel,
+        recipients=to,
         created_at=now,
         # The last mail of a topic is not itself withdrawn when the topic comes back and ends.
         concluded_at=now if letter.told else None,
@@ -298,6 +305,16 @@ def _told(mails: Iterable[OutboundMail]) -> dict[int, int]:
             worst = max(mail.severity, told.get(mail.subscription_id, Severity.OK))
             told[mail.subscription_id] = worst
     return told
+
+
+def _on_call_then(mails: Iterable[OutboundMail]) -> dict[int, list[str]]:
+    """Return the recipients that mails had, of the subscriptions that have a rota."""
+    keys = [mail.pk for mail in mails if _has_told(mail)]
+    of_rotas = OutboundMail.objects.filter(pk__in=keys, subscription__rota__isnull=False)
+    then: dict[int, list[str]] = {}
+    for key, names in of_rotas.values_list("subscription", "recipients"):
+        then.setdefault(key, []).extend(names)
+    return then
 
 
 def _has_told(mail: OutboundMail) -> bool:

@@ -13,9 +13,8 @@ from django.utils import timezone
 from django.views.decorators.cache import never_cache
 from django.views.decorators.http import require_http_methods, require_POST, require_safe
 
-from soc.access import throttle
+from soc.access import feeds
 from soc.common import live
-from soc.core import tokens
 from soc.ssl_certs import feed, imports, pages, searches, verification
 from soc.ssl_certs.models import Endpoint, Group
 from soc.trust.models import Authority
@@ -141,29 +140,10 @@ def _told(plan: imports.ImportPlan, searched: bool) -> str:
 @require_safe
 @never_cache
 def calendar(request: HttpRequest) -> HttpResponse:
-    """Return the expiries as a calendar, to whoever has an API token or has signed in.
-
-    Calendar programs send no header of ours, so that the token may also stand in the address:
-    make one for each calendar, with a user who may do nothing else.
-    """
-    if refusal := _refusal(request):
+    """Return the expiries as a calendar, to who has an API token or has signed in."""
+    if refusal := feeds.refusal(request, VIEW):
         return refusal
     link = request.build_absolute_uri(reverse("certificates"))
     body = feed.calendar(settings.SITE["SOC_SITE"], link, timezone.now())
     headers = {"Content-Disposition": 'inline; filename="certificates.ics"'}
     return HttpResponse(body, "text/calendar; charset=utf-8", headers=headers)
-
-
-def _refusal(request: HttpRequest) -> HttpResponse | None:
-    """Return the answer to a reader who may not see the calendar."""
-    scheme, _, secret = request.headers.get("Authorization", "").partition(" ")
-    secret = secret.strip() if scheme.lower() == "bearer" else request.GET.get("token", "")
-    token = tokens.of_secret(secret) if secret else None
-    user = token.user if token else request.user
-    if (token or not secret) and user.has_perm(VIEW):
-        return None
-    if secret and token is None and (wait := throttle.refuse_token(request)):
-        text = f"Too many wrong tokens came from your address. Try again in {wait} seconds.\n"
-        return HttpResponse(text, "text/plain", 429, headers={"Retry-After": str(wait)})
-    text = "This calendar needs an API token: ?token=soc_… or the header Authorization: Bearer.\n"
-    return HttpResponse(text, "text/plain", 401, headers={"WWW-Authenticate": "Bearer"})

@@ -79,7 +79,7 @@ def test_a_rule_that_could_never_fire_is_refused(browser: Client, rule: Rule) ->
     form = {
         **{"enabled": "on", "needed": 4, "window": 3, "good_needed": 1, "stale_after": 60},
         **{"flap_changes": 5, "flap_minutes": 30, "remind_info": 0, "remind_warning": 0},
-        **{"remind_critical": 0, "escalate_after": 30},
+        **{"remind_critical": 0, "steps-TOTAL_FORMS": 0, "steps-INITIAL_FORMS": 0},
     }
     path = reverse("admin:alerts_rule_change", args=[rule.pk])
     page = browser.post(path, form, secure=True).content.decode()

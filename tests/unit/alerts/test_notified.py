@@ -12,7 +12,7 @@ from django.utils import timezone
 
 from mailing import Clock
 from soc.alerts import actions, notified, rounds
-from soc.alerts.models import Alert, Rule, Silence
+from soc.alerts.models import Alert, EscalationStep, Rule, Silence
 from soc.core.severity import Severity
 from soc.notify.models import OutboundMail, Subscription
 
@@ -231,7 +231,7 @@ def test_a_digest_and_a_copy_to_the_fallback_are_followed(
 
 def test_an_escalation_names_whom_it_went_to(rule: Rule, report: Report, clock: Clock) -> None:
     boss = subscribe("boss", minimum_severity=Severity.CRITICAL)
-    Rule.objects.update(escalate_to=boss, escalate_after=30)
+    EscalationStep.objects.create(rule=rule, after=30, subscription=boss)
     report("warning")
     clock.move(minutes=31)
     rounds.run(clock.now)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from soc.alerts import actions, engine, own, rounds
-from soc.alerts.models import OPEN, Alert, Rule, Silence, Subject
+from soc.alerts.models import OPEN, Alert, EscalationStep, Rule, Silence, Subject
 from soc.beat.models import Instance
 from soc.core.severity import Severity
 from soc.notify import relay, smtp
@@ -24,6 +24,10 @@ pytestmark = pytest.mark.django_db
 @pytest.fixture(autouse=True)
 def everybody(rule: Rule, subscription: Subscription) -> None:
     """All of these tests have a rule and a subscriber."""
+
+
+def last_recipient() -> str:
+    return str(OutboundMail.objects.latest("created_at").recipients[0])
 
 
 def last_subject() -> str:
@@ -62,17 +66,76 @@ def test_a_severity_without_an_interval_is_not_reminded_of(report: Report, clock
     assert rounds.run(clock.move(days=30)) == 0
 
 
-def test_an_alert_that_nobody_acknowledges_is_escalated_once(report: Report, clock: Clock) -> None:
+def test_an_alert_that_nobody_acknowledges_is_escalated_once(
+    rule: Rule, report: Report, clock: Clock
+) -> None:
     boss = Subscription.objects.create(
         name="boss", recipients="b@health.internal", applications="core"
     )
-    Rule.objects.update(escalate_to=boss, escalate_after=30)
+    EscalationStep.objects.create(rule=rule, after=30, subscription=boss)
     report("critical")
     assert rounds.run(clock.move(minutes=29)) == 0
     assert rounds.run(clock.move(minutes=2)) == 1
     assert rounds.run(clock.move(minutes=2)) == 0
     mail = OutboundMail.objects.get(subscription=boss)
     assert mail.subject == "NOT ACKNOWLEDGED, CRITICAL: bot-1: It is critical (local)"
+
+
+def test_escalation_goes_on_step_by_step_until_somebody_acknowledges(
+    rule: Rule, report: Report, clock: Clock
+) -> None:
+    names = ("first", "second", "third")
+    for number, name in enumerate(names):
+        to = Subscription.objects.create(
+            name=name, recipients=f"{name}@health.internal", applications="core"
+        )
+        EscalationStep.objects.create(rule=rule, after=(number + 1) * 10, subscription=to)
+    report("critical")
+    start = clock.now
+    seen = []
+    for minute in range(1, 29):
+        clock.move(minutes=1)
+        if rounds.run(clock.now):
+            seen.append((minute, last_recipient()))
+    assert seen == [(10, "first@health.internal"), (20, "second@health.internal")]
+    actions.acknowledge(Alert.objects.all(), "jo")
+    clock.move(minutes=10)
+    assert rounds.run(clock.now) == 0
+    assert clock.now > start
+    texts = Alert.objects.get().events.filter(kind="escalated").values_list("text", flat=True)
+    assert list(texts) == ["first", "second"]
+
+
+def test_steps_at_one_time_are_all_done_and_what_gets_worse_begins_again(
+    rule: Rule, report: Report, clock: Clock
+) -> None:
+    for name in ("first", "second"):
+        to = Subscription.objects.create(
+            name=name, recipients=f"{name}@health.internal", applications="core"
+        )
+        EscalationStep.objects.create(rule=rule, after=10, subscription=to)
+    report("warning")
+    clock.move(minutes=10)
+    assert [rounds.run(clock.now) for _ in range(3)] == [1, 1, 0]
+    report("critical")
+    clock.move(minutes=10)
+    assert [rounds.run(clock.now) for _ in range(3)] == [1, 1, 0]
+
+
+def test_steps_that_are_taken_away_or_switched_off_escalate_to_nobody(
+    rule: Rule, report: Report, clock: Clock
+) -> None:
+    to = Subscription.objects.create(name="boss", recipients="b@health.internal", enabled=False)
+    step = EscalationStep.objects.create(rule=rule, after=10, subscription=to)
+    report("critical")
+    clock.move(minutes=10)
+    assert rounds.run(clock.now) == 0
+    assert Alert.objects.get().events.last().unnotified == {"it is disabled": ["boss"]}
+    report("critical", subject="bot-2")
+    step.delete()
+    clock.move(minutes=10)
+    assert rounds.run(clock.now) == 0
+    assert Alert.objects.get(subject__name="bot-2").escalate_at is None
 
 
 def test_a_silence_that_begins_hides_what_fires_and_its_end_brings_it_back(

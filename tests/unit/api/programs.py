@@ -12,7 +12,7 @@ from django.test import Client
 
 from soc.core import tokens
 
-RIGHTS = ("view_alert", "operate_alert", "report_condition")
+RIGHTS = ("view_alert", "operate_alert", "report_condition", "view_rota")
 
 
 @dataclass

@@ -35,7 +35,7 @@ def form(**values: Any) -> dict[str, Any]:
         ({"secret": ""}, "A secret is needed: it signs each message."),
         ({"secret": "ü"}, "Invalid secret"),
         ({"recipients": "a@health.internal"}, "leave the recipients empty"),
-        ({"channel": "email"}, "At least one recipient is needed."),
+        ({"channel": "email"}, "At least one recipient is needed, or a rota."),
         ({"channel": "email", "recipients": "a@health.internal"}, "E-mail has recipients instead."),
         ({"channel": "pagerduty", "report": "daily"}, "it takes no reports"),
         ({"channel": "pagerduty", "digest_minutes": 5}, "use 0"),

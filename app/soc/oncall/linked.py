@@ -1,0 +1,3 @@
+"""The page of rotas, which reports link to."""
+
+LINKED = {"oncall": "oncall/"}
