@@ -41,7 +41,7 @@ def pytest_unconfigure() -> None:
 # Files of tests/stack by the site that they share, in one process; the others share "site". Most of
 # their time they wait, so that sites side by side end sooner, and about together.
 GROUPS = {
-    "images": ("test_base_images", "test_first_look"),
+    "images": ("test_base_images", "test_first_look", "test_upgrade_of_a_site"),
     "mail and browser": ("test_mail",),
     "probes and beat": (
         *("test_alert_races", "test_bad_endpoints", "test_beat", "test_beat_database"),

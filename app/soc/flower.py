@@ -52,7 +52,7 @@ def _user(handler: BaseHandler) -> object:
     """Return who asks, unless too many wrong passwords came from the address.
 
     Raises:
-        HTTPError: 401 for a stranger, 429 for an address that has to wait.
+        HTTPError: 401 for an unknown client, 429 for an address that has to wait.
     """
     address = handler.request.remote_ip
     if not _limiter.test(WRONG_PASSWORDS, address):
@@ -69,7 +69,7 @@ def _user(handler: BaseHandler) -> object:
 
 
 def _set_headers(handler: RequestHandler) -> None:
-    """Set what browsers are told about every answer; called again for an error."""
+    """Set what headers browsers get with every answer; called again for an error."""
     if isinstance(handler, BaseHandler):
         _headers_of_flower(handler)
     # The template reads it there.

@@ -108,8 +108,8 @@ def _beats(now: datetime) -> Iterator[Gauge]:
 
 
 def _mails(now: datetime) -> Iterator[Gauge]:
-    lately = OutboundMail.objects.filter(created_at__gt=now - MAILS_COUNT_FOR).order_by()
-    counts = dict(lately.values_list("state").annotate(n=Count("pk")))
+    recently = OutboundMail.objects.filter(created_at__gt=now - MAILS_COUNT_FOR).order_by()
+    counts = dict(recently.values_list("state").annotate(n=Count("pk")))
     values = ((state.value, counts.get(state.value, 0)) for state in OutboundMail.State)
     yield _gauge("soc_mails", "Mails of the last 24 h.", "state", values)
     # What quiet hours or a digest hold is meant to wait.
@@ -126,8 +126,8 @@ def _relay() -> Gauge:
 
 
 def _failures(now: datetime) -> Gauge:
-    lately = TaskFailure.objects.filter(at__gt=now - FAILURES_COUNT_FOR).order_by()
-    counts = dict(lately.values_list("kind").annotate(n=Count("pk")))
+    recently = TaskFailure.objects.filter(at__gt=now - FAILURES_COUNT_FOR).order_by()
+    counts = dict(recently.values_list("kind").annotate(n=Count("pk")))
     values = ((kind.value, counts.get(kind.value, 0)) for kind in TaskFailure.Kind)
     return _gauge("soc_task_failures", "Tasks that failed within the last hour.", "kind", values)
 

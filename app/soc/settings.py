@@ -348,7 +348,7 @@ LOGGING = {
         }
     },
     "loggers": {
-        # At DEBUG it tells the secret of a sign-in that is going on.
+        # At DEBUG it logs the secret of a sign-in that is going on.
         "authlib": {"level": "INFO"},
         # The audit log says the same in a line instead of four.
         "axes": {"level": "WARNING"},

@@ -24,7 +24,7 @@ def _programs() -> list[dict[str, Any]]:
 
 
 def _is_up(program: dict[str, Any]) -> bool:
-    """Tell whether a program does its work, which takes longer than being started."""
+    """Return whether a program does its work, which takes longer than being started."""
     name = program["name"]
     if program["statename"] != "RUNNING":
         return False

@@ -68,7 +68,7 @@ def test_from_the_list_to_an_endpoint_and_its_renewal(signed_in: Page, shoot: Sh
     page.get_by_role("link", name="Certificates", exact=True).first.click()
     page.get_by_label("Search").fill("looks-")
     page.get_by_role("button", name="Filter").click()
-    expect(page.get_by_role("heading", level=1)).to_contain_text("4 endpoints match, 2 in trouble")
+    expect(page.get_by_role("heading", level=1)).to_contain_text("4 endpoints match, 2 failing")
     shoot(page, "certificates")
     page.get_by_role("link", name="looks-bad.example:443").click()
     expect(page.locator(".at-fault")).to_contain_text("Depth 0")

@@ -58,7 +58,7 @@ def test_the_list_leads_to_a_server_and_its_phases(
     signed_in: Page, keys: list[int], shoot: Shoot
 ) -> None:
     signed_in.goto(f"/directories/?site={SITE}")
-    expect(signed_in.locator("#state")).to_have_text("3 directory servers, 2 in trouble")
+    expect(signed_in.locator("#state")).to_have_text("3 directory servers, 2 failing")
     shoot(signed_in, "directories")
     signed_in.get_by_role("link", name="Slow 1").click()
     expect(signed_in.locator("#servers tbody tr")).to_have_count(1)

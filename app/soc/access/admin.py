@@ -91,7 +91,7 @@ class ApiTokenAdmin(ModelAdmin):
     def get_readonly_fields(
         self, request: HttpRequest, obj: ApiToken | None = None
     ) -> tuple[str, ...]:
-        """A token stays with its user: whoever holds the secret must not come by more rights."""
+        """A token stays with its user: anyone who holds the secret must not come by more rights."""
         return self.readonly_fields if obj is None else ("user", *self.readonly_fields)
 
     def formfield_for_foreignkey(
@@ -149,7 +149,7 @@ class AccessAttemptAdmin(ReadOnlyAdmin):
         self.message_user(request, f"Unlocked: {count}.")
 
     def has_unlock_permission(self, request: HttpRequest) -> bool:
-        """Whoever may delete failures may unlock."""
+        """Anyone who may delete failures may unlock."""
         return request.user.has_perm("axes.delete_accessattempt")
 
 

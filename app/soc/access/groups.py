@@ -11,7 +11,7 @@ class Unsent(Exception):
 
 
 def in_claims(claims: Mapping[str, Any], name: str) -> bool:
-    """Tell whether a claim is there; its name may be a path, like ``realm_access.roles``."""
+    """Return whether a claim is there; its name may be a path, like ``realm_access.roles``."""
     return _at(claims, name) is not _MISSING
 
 

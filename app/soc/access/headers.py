@@ -1,4 +1,4 @@
-"""What browsers are told about every answer."""
+"""What headers browsers get with every answer."""
 
 from collections.abc import Callable
 

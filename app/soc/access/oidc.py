@@ -1,6 +1,6 @@
 """Sign-in with an OpenID Connect provider (OpenID Connect Core 1.0, authorization code, PKCE).
 
-Authlib speaks the protocol; here stands what this site believes of what it is told: the issuer
+Authlib speaks the protocol; here stands what this site believes of what comes: the issuer
 that it has named, over verified TLS, signed with a public key, and the roles that it has mapped.
 """
 
@@ -247,7 +247,7 @@ def _with_kept_roles(identity: Identity | None) -> User:
 @transaction.atomic
 def _create(claims: Mapping[str, Any]) -> User:
     name = str(claims.get("preferred_username") or claims.get("email") or claims["sub"])
-    # A name proves nothing: whoever may choose theirs at the provider could become anybody here.
+    # A name proves nothing: anyone who may choose theirs at the provider could become anybody here.
     if User.objects.filter(username__iexact=name).exists():
         raise Refused(
             f"A local account is named {name}. An administrator can link it to you, under Users."

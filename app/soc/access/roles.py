@@ -12,7 +12,7 @@ STAFF = frozenset({ADMINISTRATORS, "Operators"})
 
 
 def complete() -> None:
-    """Let the administrators do all that can be done; whoever may do less is no administrator."""
+    """Let the administrators do everything: who may do less is no administrator."""
     group, _ = Group.objects.get_or_create(name=ADMINISTRATORS)
     group.permissions.set(Permission.objects.all())
 

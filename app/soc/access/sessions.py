@@ -1,4 +1,4 @@
-"""Sessions that end: so long after sign-in, and so long after the last act."""
+"""Sessions that end: a fixed time after sign-in, and a fixed time after the last act."""
 
 import time
 from collections.abc import Callable
@@ -23,7 +23,7 @@ LIVE = "live"
 
 @receiver(user_logged_in, dispatch_uid="soc.access.sessions")
 def _begin(request: HttpRequest, user: User, **_: Any) -> None:
-    # A moment and not a span: every later write of the session would begin the span anew.
+    # A moment and not a span: every later write of the session would begin the span again.
     request.session.set_expiry(timezone.now() + timedelta(seconds=settings.SESSION_COOKIE_AGE))
     request.session[LAST_ACT] = int(time.time())
 

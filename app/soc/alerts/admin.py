@@ -215,7 +215,7 @@ class SilenceAdmin(ModelAdmin):
         description="State", label={"quiet now": "warning", "to come": "info", "over": "default"}
     )
     def state_label(self, silence: Silence) -> str:
-        """Tell whether it is quiet now, later or no more."""
+        """Return whether it is quiet now, later or no more."""
         now = timezone.now()
         if silence.is_active(now):
             return "quiet now"
@@ -326,7 +326,7 @@ class AlertAdmin(ReadOnlyAdmin):
 
 @admin.register(Subject)
 class SubjectAdmin(ReadOnlyAdmin):
-    """The current condition of everything that is reported on, in trouble or not."""
+    """The current condition of everything that is reported on, failing or not."""
 
     list_display = ("title", "severity_label", "observed_at", "recent", "site", "alert_page")
     list_filter = ("severity", ("rule", RelatedDropdownFilter), "site")

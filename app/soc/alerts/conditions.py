@@ -23,8 +23,8 @@ class Condition:
     """How a subject is at one moment, under one rule of one application.
 
     ``link`` is the address of the subject's own page, ``parent`` the rule and the subject of the
-    same application that this subject depends on: while that one is in trouble, this one's
-    trouble is no news.
+    same application that this subject depends on: while that one is failing, this one's
+    problem is no news.
     """
 
     application: str

@@ -31,10 +31,10 @@ _NOT_NEEDED = (
     *("rule__description", "rule__runbook", "alert__facts", "alert__note", "alert__summary"),
     *("alert__link", "alert__acknowledged_at", "alert__acknowledged_by", "alert__site"),
 )
-"""Columns of a subject's rule and alert that only changes are told with."""
+"""Columns of a subject's rule and alert that only a changed alert needs."""
 
 _LOUD = {Kind.FIRED, Kind.WORSE, Kind.STEADY, Kind.FLAPPING}
-"""Events that a silence or a parent in trouble keeps from happening."""
+"""Events that a silence or a failing parent keeps from happening."""
 
 _RENEWS = {*_LOUD, Kind.SUPPRESSED}
 """Events after which an alert stands for what was reported last."""
@@ -65,7 +65,7 @@ def report(conditions: Iterable[Condition]) -> list[Result]:
     """Report the conditions of subjects, and return what became of each in the same order.
 
     A condition that is not newer than the last one of its subject changes nothing, so that a task
-    may report again what it reported before it died. Nothing is sent to the broker: whoever runs
+    may report again what it reported before it died. Nothing is sent to the broker: anyone who runs
     in a worker wakes the mail's worker for ``mails`` that are new.
 
     Raises:

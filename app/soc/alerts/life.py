@@ -35,7 +35,7 @@ def step(
 ) -> Standing:
     """Return what becomes of a subject when its condition is reported.
 
-    ``quiet`` tells that a silence or a parent in trouble keeps the subject's alerts down.
+    ``quiet`` says that a silence or a failing parent keeps the subject's alerts down.
     """
     bad = reported > Severity.OK
     now = replace(
@@ -93,10 +93,10 @@ def _waiting(
 
 
 def _still(rule: Rule, now: Standing, reported: Severity, at: datetime, *, quiet: bool) -> Standing:
-    """Go on with trouble that goes on."""
+    """Go on with a problem that goes on."""
     state = now.state
-    # What somebody was told or took note of was less than what is worse. What has been as severe
-    # before, and got better meanwhile, is no news.
+    # What somebody was notified of or took note of was less than what is worse. What has been as
+    # severe before, and got better meanwhile, is no news.
     is_worse = reported > now.peak
     if quiet and (state == State.FIRING or (state == State.ACKNOWLEDGED and is_worse)):
         return _known(replace(now, state=State.SUPPRESSED, event=Kind.SUPPRESSED))
@@ -123,7 +123,7 @@ def _known(now: Standing) -> Standing:
 
 
 def _over(rule: Rule, now: Standing, at: datetime, *, quiet: bool) -> Standing:
-    """Go on from trouble that has ended, or that comes and goes."""
+    """Go on from a problem that has ended, or that comes and goes."""
     changes = (*now.changes, at.timestamp())
     if _flaps(rule, changes) and not quiet:
         return replace(now, state=State.FLAPPING, changes=changes, event=Kind.FLAPPING)

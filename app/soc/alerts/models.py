@@ -34,19 +34,19 @@ class Rule(models.Model):
         "bad reports (n)",
         default=1,
         validators=[MinValueValidator(1), MaxValueValidator(LONGEST_WINDOW)],
-        help_text="So many bad reports fire an alert…",
+        help_text="The number of bad reports that fire an alert…",
     )
     window = models.PositiveSmallIntegerField(
         "of the last (m)",
         default=1,
         validators=[MinValueValidator(1), MaxValueValidator(LONGEST_WINDOW)],
-        help_text="…among so many.",
+        help_text="…among the last this many.",
     )
     good_needed = models.PositiveSmallIntegerField(
         "good reports (k)",
         default=1,
         validators=[MinValueValidator(1), MaxValueValidator(LONGEST_WINDOW)],
-        help_text="So many good reports in a row resolve it.",
+        help_text="The number of good reports in a row that resolve it.",
     )
     stale_after = models.PositiveIntegerField(
         "stale after (s)",
@@ -54,7 +54,7 @@ class Rule(models.Model):
         help_text="A bad condition observed longer ago than this opens nothing.",
     )
     flap_changes = models.PositiveSmallIntegerField(
-        default=5, help_text="So many changes make an alert flapping; 0: never…"
+        default=5, help_text="The number of changes that make an alert flapping; 0: never…"
     )
     flap_minutes = models.PositiveSmallIntegerField(default=30, help_text="…within these minutes.")
 
@@ -142,7 +142,7 @@ class Subject(models.Model):
         max_length=LONGEST_WINDOW, blank=True, help_text="Bad (1) or good (0), the last one last."
     )
     good = models.PositiveSmallIntegerField(default=0, help_text="Good reports in a row.")
-    changes = models.JSONField(default=list, help_text="When it fired and resolved lately.")
+    changes = models.JSONField(default=list, help_text="When it fired and resolved recently.")
     alert = models.OneToOneField(
         "Alert", null=True, on_delete=models.SET_NULL, related_name="current_subject"
     )
@@ -155,7 +155,7 @@ class Subject(models.Model):
 
 
 class Alert(models.Model):
-    """One episode of trouble with one subject, from its first bad report to its end."""
+    """One episode of a problem of one subject, from its first bad report to its end."""
 
     class State(models.TextChoices):
         """Where an alert stands in its life."""
@@ -339,11 +339,11 @@ class Silence(models.Model):
                 recurrence.check_window(self.recurrence, self.starts_at, self.ends_at)
 
     def is_active(self, now: datetime) -> bool:
-        """Tell whether it is quiet at a moment."""
+        """Return whether it is quiet at a moment."""
         return recurrence.is_within(self.starts_at, self.ends_at, self.recurrence, now)
 
     def matches(self, rule: Rule, subject: str, site: str) -> bool:
-        """Tell whether it is about a rule and a subject at a site."""
+        """Return whether it is about a rule and a subject at a site."""
         return (
             self.application in ("", rule.application)
             and self.rule_id in (None, rule.pk)

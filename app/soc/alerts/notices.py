@@ -1,4 +1,4 @@
-"""What subscribers are told about alerts."""
+"""The notices about alerts."""
 
 import logging
 from collections.abc import Iterable, Mapping
@@ -87,14 +87,14 @@ def tell(alert: Alert, event: AlertEvent, audience: Audience) -> int:
 
 
 def is_told(kind: str | None, before: str | None, state: str | None) -> bool:
-    """Tell whether an event is mailed to every subscriber, one who has got every mail so far."""
+    """Return whether an event is mailed to every subscriber, one who has got every mail so far."""
     match kind:
         case Kind.FIRED | Kind.STEADY | Kind.FLAPPING | Kind.REMINDED:
             return True
         case Kind.WORSE | Kind.LAPSED:
             return state == State.FIRING
         case Kind.RESOLVED:
-            # Also of one that was suppressed in the end: who was told before waits for it.
+            # Also of one that was suppressed in the end: who was notified before waits for it.
             return before != State.PENDING
     return False
 

@@ -1,4 +1,4 @@
-"""The stack's own conditions; what stops beat altogether is told by its health check instead."""
+"""The stack's own conditions; what stops beat altogether is seen by its health check instead."""
 
 from datetime import datetime
 

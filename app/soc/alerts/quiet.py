@@ -1,4 +1,4 @@
-"""What keeps alerts down: silences, maintenance windows, and a parent in trouble."""
+"""Suppression: silences, maintenance windows, and a failing parent."""
 
 from datetime import datetime
 from functools import cached_property
@@ -43,7 +43,7 @@ class Quiet:
     def _parent(self, fingerprint: str) -> str:
         if fingerprint not in self._parents:
             alerts = Alert.objects.filter(OPEN, open_key=fingerprint)
-            in_trouble = alerts.exclude(state=Alert.State.PENDING)
-            parent = in_trouble.select_related("subject", "rule").first()
-            self._parents[fingerprint] = f"{parent} is in trouble"[:200] if parent else ""
+            failing = alerts.exclude(state=Alert.State.PENDING)
+            parent = failing.select_related("subject", "rule").first()
+            self._parents[fingerprint] = f"{parent} is failing"[:200] if parent else ""
         return self._parents[fingerprint]

@@ -76,7 +76,7 @@ def check_window(rule: str, start: datetime, end: datetime) -> None:
 
 
 def is_within(start: datetime, end: datetime, rule: str, now: datetime) -> bool:
-    """Tell whether a moment lies between start and end, or within one of their repetitions."""
+    """Return whether a moment lies between start and end, or within one of their repetitions."""
     window = next(upcoming(start, end, rule, now), None)
     return window is not None and window[0] <= now
 
@@ -143,7 +143,7 @@ class _Repetition:
                 last = begin
 
     def occurs(self) -> bool:
-        """Tell whether there is a repetition within centuries.
+        """Return whether there is a repetition within centuries.
 
         dateutil looks until the year 9999, which takes seconds. So it is asked in the last cycle
         of the calendar before, which has the same dates.

@@ -27,7 +27,7 @@ def run(now: datetime) -> int:
         (
             _each(_firing(quiet), lambda alert: _hush(alert, quiet)),
             # What depends on something else waits for a report of its own: what it reported while
-            # that was in trouble says nothing.
+            # that was failing says nothing.
             _each(_open(State.SUPPRESSED, subject__parent=""), lambda alert: _wake(alert, quiet)),
             _each(_open(State.FLAPPING), lambda alert: _calm(alert, quiet)),
             _each(

@@ -18,7 +18,7 @@ from soc.core.models import ApiToken
 
 CONTENT_TYPE = "application/problem+json"
 MOST_ERRORS = 20
-"""Errors of one request that are told; whoever sent 500 wrong conditions needs to see a few."""
+"""Errors of one request that are reported: of 500 wrong conditions a few need to be seen."""
 
 RETRY_AFTER = 5
 """Seconds after which a program may ask again."""
@@ -44,7 +44,7 @@ class ProblemDetails(Exception):
 
 
 def answer(problem: ProblemDetails, headers: Mapping[str, str] | None = None) -> HttpResponse:
-    """Return the response that tells of a problem."""
+    """Return the response that reports a problem."""
     body: dict[str, object] = {
         "type": "about:blank",
         "title": HTTPStatus(problem.status).phrase,
@@ -62,7 +62,7 @@ def answer(problem: ProblemDetails, headers: Mapping[str, str] | None = None) ->
 
 
 def unauthorized() -> HttpResponse:
-    """Return the answer to a stranger (RFC 6750, 3)."""
+    """Return the answer to an unknown client (RFC 6750, 3)."""
     detail = (
         "This needs an API token that works: send the header 'Authorization: Bearer', a blank and "
         "the token's secret. An administrator makes tokens in the admin."
@@ -120,7 +120,7 @@ def _handle(
 
 
 def _unreadable(_: HttpRequest, error: HttpError) -> HttpResponse:
-    """Answer to a body that is no JSON, which is all that the framework tells by itself."""
+    """Answer to a body that is no JSON, which is all that the framework says by itself."""
     why = f": {error.__cause__}" if error.__cause__ else ""
     return answer(
         ProblemDetails(error.status_code, f"The body is no JSON (RFC 8259){why}. Correct it.")
@@ -165,5 +165,5 @@ def _database(_: HttpRequest, error: OperationalError) -> HttpResponse:
 def _unexpected(request: HttpRequest, _: Exception) -> HttpResponse:
     logger.exception("%s %s failed", request.method, request.path)
     return answer(
-        ProblemDetails(500, "This is a fault of the server; its log tells more. Report it.")
+        ProblemDetails(500, "This is a fault of the server; its log says more. Report it.")
     )

@@ -325,7 +325,7 @@ def _opened(pattern: URLPattern) -> URLPattern:
     return pattern
 
 
-# The framework's last address is its start page, which would show a stranger an error page.
+# The framework's last address is its start page, which would show an unknown client an error page.
 urlpatterns = [
     _opened(pattern)
     for pattern in api.urls[0]

@@ -24,7 +24,7 @@ LARGEST_KEY = 2**63 - 1
 LONGEST_LINK = 500
 LONGEST_NOTE = 2_000
 EARLIEST = datetime(2000, 1, 1, tzinfo=UTC)
-"""No clock that works tells an earlier time; databases end somewhere before it."""
+"""No clock that works shows an earlier time; databases end somewhere before it."""
 
 
 class SeverityWord(StrEnum):
@@ -147,7 +147,7 @@ class ConditionIn(_Input):
     )
     site: str = Field("", max_length=64, description="Where it is.")
     parent: ParentIn | None = Field(
-        None, description="What it depends on: while that is in trouble, this makes no noise."
+        None, description="What it depends on: while that is failing, this makes no noise."
     )
 
     def condition(self) -> Condition:
@@ -171,7 +171,7 @@ ONE, MANY = "one", "many"
 Conditions = Annotated[
     Annotated[ConditionIn, Tag(ONE)]
     | Annotated[list[ConditionIn], Field(min_length=1, max_length=MOST_AT_ONCE), Tag(MANY)],
-    # So that an error is told of what was sent, and not of what it might have been as well.
+    # So that an error names what was sent, and not of what it might have been as well.
     Discriminator(lambda sent: MANY if isinstance(sent, list) else ONE),
 ]
 

@@ -209,7 +209,7 @@ const KEYS = {
   },
 };
 
-/** Tell whether a key belongs to the element that has the focus. */
+/** Return whether a key belongs to the element that has the focus. */
 function isTaken(key) {
   const element = document.activeElement;
   if (element.matches("textarea, select, input:not([type=checkbox])")) return true;

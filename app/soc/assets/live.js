@@ -22,7 +22,7 @@ function show(html) {
   if (text("state") !== before) spoken.textContent = text("state");
 }
 
-/** Tell whether a person is marking text or pressing a button in the live part. */
+/** Return whether a person is marking text or pressing a button in the live part. */
 function isInUse() {
   const selection = document.getSelection();
   const marks = !selection.isCollapsed && live.contains(selection.anchorNode);

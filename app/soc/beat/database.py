@@ -94,7 +94,7 @@ class Database(ABC):
 
     # --- The lease ---------------------------------------------------------------------------
     def take_lease(self, owner: str, seconds: float) -> None:
-        """Take the lease if its time is up; ``holder`` tells whether that worked."""
+        """Take the lease if its time is up; ``holder`` says whether that worked."""
         self.change(
             f"""
             UPDATE soc_beat_lease SET owner = %s, epoch = epoch + 1, expires_at = {self.later()}
@@ -130,7 +130,7 @@ class Database(ABC):
         recorded_until: int,
         records: Sequence[Record],
     ) -> bool:
-        """Renew the lease and write run data, both or nothing; tell whether it was ours.
+        """Renew the lease and write run data, both or nothing; return whether it was ours.
 
         It is ours as long as nobody has taken it, even when its time is up.
         """

@@ -119,7 +119,7 @@ class Dispatcher:
         return at
 
     def oldest_due(self) -> int | None:
-        """Return the due time of the oldest run at hand."""
+        """Return the due time of the oldest run that waits."""
         dues = [run.due for run in self._waiting.values()]
         if self._queue:
             dues.append(self._queue[0][0])

@@ -109,7 +109,7 @@ class Keeper:
             self._published.append(run)
 
     def replan(self, now: int) -> None:
-        """Make the plan anew, because the wall clock was put back."""
+        """Make the plan again, because the wall clock was put back."""
         self.plan.replan(now)
         self._record_timer.pull()
 
@@ -197,7 +197,7 @@ class Keeper:
         self._records[key] = Record(key, last, runs, enabled)
 
     def _record(self, until: int, lease: float) -> bool:
-        """Renew the lease and write the records; tell whether it was still ours."""
+        """Renew the lease and write the records; return whether it was still ours."""
         while self._published:
             self._note(self._published.popleft())
         records = list(self._records.values())
@@ -245,7 +245,7 @@ class Keeper:
         if changes.mended:
             status.mend(changes.mended)
 
-    # --- Trouble -----------------------------------------------------------------------------
+    # --- Problems -----------------------------------------------------------------------------
     def _failed(self, error: Error) -> None:
         self._database.close()
         if self.is_up:

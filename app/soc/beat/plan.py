@@ -1,4 +1,4 @@
-"""What runs next: entries, their due times, and a heap that forgets what was changed.
+"""What runs next: entries, their due times, and a heap that drops what was changed.
 
 Nothing here knows Django, Celery, a broker or a clock: moments come in, runs come out.
 """
@@ -117,7 +117,7 @@ class Plan:
         return runs
 
     def replan(self, now: int) -> None:
-        """Plan everything that repeats anew, because the clock was put back."""
+        """Plan everything that repeats again, because the clock was put back."""
         for entry in self.entries.values():
             if not entry.once and not entry.ended:
                 self._set_due(entry, entry.timing.after(max(_base(entry, now), now)))

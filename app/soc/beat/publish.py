@@ -55,7 +55,7 @@ class PublishResult(NamedTuple):
 
 
 class Publisher:
-    """Publishes runs; ``results`` tells what became of each, often a moment later.
+    """Publishes runs; ``results`` says what became of each, often a moment later.
 
     On AMQP messages are sent one after the other and the broker's confirms are read when they
     have come. Other transports have published when their call returns. ``connects`` is false at
@@ -97,7 +97,7 @@ class Publisher:
         return bool(self._unconfirmed)
 
     def ready(self) -> bool:
-        """Tell whether the broker takes messages now; begin to connect if it is time to try."""
+        """Return whether the broker takes messages now; begin to connect if it is time to try."""
         if self._connection is not None:
             # A broker that went away has said so: nothing must be sent into the void.
             self._read(0)
@@ -206,7 +206,7 @@ class Publisher:
             maybe_declare(entity, channel)
 
     def _confirm(self, channel: amqp.Channel) -> None:
-        # Not kombu's, which connects anew, for ever, when it is asked for and gone.
+        # Not kombu's, which connects again, for ever, when it is asked for and gone.
         self._wire = channel.connection
         channel.confirm_select()
         # kombu's own call with confirms would wait for each.

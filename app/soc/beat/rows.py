@@ -50,7 +50,7 @@ class Broken:
 
 @dataclass
 class Changes:
-    """What to do to the entries at hand."""
+    """What to do to the given entries."""
 
     entries: list[Entry]
     removed: list[int]

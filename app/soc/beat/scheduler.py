@@ -41,7 +41,7 @@ REPORT_EVERY = 10.0
 SAMPLE_EVERY = 30.0
 SIGN_OF_LIFE_EVERY = 1.0
 CLOCK_STEP = 2.0
-"""Seconds by which the wall clock must have been put back for the plan to be made anew."""
+"""Seconds by which the wall clock must have been put back for the plan to be made again."""
 
 FLUSH_FOR = 1.0
 """Seconds to wait for the broker's last confirms."""
@@ -93,7 +93,7 @@ class Scheduler(DatabaseScheduler):
 
     @property
     def schedule(self) -> dict[str, Any]:
-        """The enabled schedules as Celery's entries, read anew: for introspection only."""
+        """The enabled schedules as Celery's entries, read again: for introspection only."""
         return dict(self.all_as_schedule())
 
     def enabled_models_qs(self) -> Any:
@@ -180,7 +180,7 @@ class Scheduler(DatabaseScheduler):
         self._clocks = (now, clock)
         back = (clock - then) - (now - before) / SECOND
         if back > CLOCK_STEP:
-            logger.warning("The clock was put back by %.1f s: the plan is made anew", back)
+            logger.warning("The clock was put back by %.1f s: the plan is made again", back)
             self.keeper.replan(now)
 
     def _install(self) -> None:
@@ -202,7 +202,7 @@ class Scheduler(DatabaseScheduler):
             except Exception:
                 logger.exception("The schedule %r of the settings cannot be used", name)
 
-    # --- What it tells -----------------------------------------------------------------------
+    # --- What it reports -----------------------------------------------------------------------
     def lag(self, now: int) -> float:
         """Return the age of the oldest run that is due and not published, in seconds."""
         dues = (self.dispatcher.oldest_due(), self._overdue)

@@ -1,4 +1,4 @@
-"""What a beat tells about itself: rows for a board, reasons for an administrator."""
+"""What a beat says about itself: rows for a board, reasons for an administrator."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -12,7 +12,7 @@ from soc.beat.models import Instance, LagSample, TaskOptions
 from soc.beat.rows import Broken
 
 GONE_AFTER = timedelta(hours=1)
-"""An instance that has not been heard of for so long is forgotten."""
+"""An instance that has not been heard of for that long is deleted."""
 
 MICROSECOND = timedelta(microseconds=1)
 CANDIDATE_FOR = timedelta(seconds=30)
@@ -45,7 +45,7 @@ def report(name: str, started_at: datetime, leader: bool, schedules: int, counts
 
 
 def sample(counts: Counts, keep: timedelta) -> None:
-    """Write one point of the history and delete what is past its retention."""
+    """Write one point of the history and delete what is older than its retention period."""
     now = timezone.now()
     LagSample.objects.create(
         at=now, lag=counts.greatest_lag, published=counts.published - counts.sampled

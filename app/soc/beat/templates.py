@@ -102,7 +102,7 @@ def apply(app: celery.Celery, message: Message, task_id: str, due: int, producer
 
 
 def can_prebuild(app: celery.Celery, name: str, given: bool | None) -> bool:
-    """Tell whether a task's messages differ in nothing but id and expiry.
+    """Return whether a task's messages differ in nothing but id and expiry.
 
     What is asked of by every message must not be asked once: signals, events, a result backend
     that prepares for each result, an ``apply_async`` or a router of the project's own. ``given``

@@ -1,4 +1,4 @@
-"""Things that happen every so many seconds."""
+"""Things that happen every few seconds."""
 
 
 class Timer:
@@ -9,7 +9,7 @@ class Timer:
         self.at = float("-inf")
 
     def is_due(self, now: float) -> bool:
-        """Tell whether it is due; if so, the next time is counted from now."""
+        """Return whether it is due; if so, the next time is counted from now."""
         if now < self.at:
             return False
         self.at = now + self.every

@@ -35,7 +35,7 @@ class Image:
     lifetime: timedelta | None
 
     def filled(self, task_id: str, due: int, now: datetime) -> bytes:
-        """Return the frames of one run; ``now`` bears the zone in which expiry is told."""
+        """Return the frames of one run; ``now`` bears the zone in which expiry is written."""
         data = self.data.replace(_ID_BYTES, task_id.encode())
         data = data.replace(_DUE_BYTES, _iso(as_datetime(due)))
         if self.lifetime is None:

@@ -50,7 +50,7 @@ class HeartbeatAdmin(ReadOnlyAdmin):
 
     @display(description="State", label={"alive": "success", "silent": "danger"})
     def state(self, heartbeat: Heartbeat) -> str:
-        """Return whether the process has been heard of lately."""
+        """Return whether the process has been heard of recently."""
         return "alive" if heartbeat.is_alive else "silent"
 
 

@@ -1,6 +1,6 @@
 """Dead letters of task queues: kept in the database, to be read, replayed or discarded.
 
-The queues of dead letters in the broker are a buffer: whoever has no broker's console could only
+The queues of dead letters in the broker are a buffer: anyone who has no broker's console could only
 count what is in there. Those of a stream are taken by its own worker (soc.events.dead).
 """
 

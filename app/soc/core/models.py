@@ -41,7 +41,7 @@ class Heartbeat(models.Model):
 
     @property
     def is_alive(self) -> bool:
-        """Whether the process has been heard of lately."""
+        """Whether the process has been heard of recently."""
         return timezone.now() - self.seen_at < ALIVE_FOR
 
 

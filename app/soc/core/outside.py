@@ -1,7 +1,7 @@
 """The dead-man's ping: a monitor outside notices when it stops, whatever has stopped here.
 
 A task sends it, so that it proves that beat, the broker, a worker and the database work. Nothing
-here could tell anybody that these are down: mail needs all of them.
+here could report that these are down: mail needs all of them.
 """
 
 import logging

@@ -32,7 +32,7 @@ def _needed() -> frozenset[tuple[str, str]]:
 
 
 def problem() -> str:
-    """Return why this process is not ready, or nothing; the log tells more."""
+    """Return why this process is not ready, or nothing; the log says more."""
     shortage = storage.free()
     if why := _problem_of_database():
         return f"{why}: {shortage.text}" if shortage.text else why

@@ -27,7 +27,7 @@ LONGEST_WAIT = 600
 _LOOK = 5
 _OPERATION = ""
 _CLIENT_ERRORS = 2000
-"""From here on the client tells: whether the server has done the statement is unknown."""
+"""From here on errors are the client's own: the server may have done the statement."""
 
 DONE_BEFORE = frozenset({1005, 1050, 1051, 1054, 1060, 1061, 1091, 1146, 1176, 1826})
 """What MariaDB answers to a statement that it has done before: the table, column, key or
@@ -218,6 +218,6 @@ def _lock(cursor: Any, say: Callable[[str], None]) -> None:
         if not attempt:
             say("Another migrate, or the last statement of a killed one, is running: waiting.")
     raise CommandError(
-        f"Another migrate has been running for {LONGEST_WAIT // 60} min: SHOW PROCESSLIST tells "
+        f"Another migrate has been running for {LONGEST_WAIT // 60} min: SHOW PROCESSLIST shows "
         f"what it does; run this again when it is done."
     )

@@ -27,7 +27,7 @@ class SealProblem(Exception):
 
 
 def _keys() -> MultiFernet:
-    """Return the site's keys, read anew each time: a rotation needs no restart."""
+    """Return the site's keys, read again each time: a rotation needs no restart."""
     path = settings.IDENTITY / KEYS
     try:
         return MultiFernet([Fernet(key) for key in secret(KEYS).split()])
@@ -203,7 +203,7 @@ class _SealedFormField(forms.CharField):
         return ""
 
     def has_changed(self, initial: Any, data: Any) -> bool:
-        """Tell whether anything was typed."""
+        """Return whether anything was typed."""
         return bool(data)
 
 

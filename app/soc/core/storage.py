@@ -47,6 +47,6 @@ class Free:
 def free() -> Free:
     """Return what is free where the site's data lies."""
     seen = os.statvfs(settings.STATE if settings.EMBEDDED else "/")
-    # A file system without a fixed number of inodes, such as btrfs, tells 0 of 0.
+    # A file system without a fixed number of inodes, such as btrfs, reports 0 of 0.
     inodes = seen.f_favail / seen.f_files if seen.f_files else 1.0
     return Free(space=seen.f_bavail / seen.f_blocks, inodes=inodes)

@@ -23,6 +23,6 @@ def ping_outside() -> None:
 
 @app.task
 def keep_house() -> None:
-    """Delete what is past its retention."""
+    """Delete what is older than its retention period."""
     for what, count in housekeeping.run().items():
         logger.info("Housekeeping deleted %d of %s", count, what)

@@ -23,7 +23,7 @@ def new_secret() -> str:
 
 
 def digest(secret: str) -> str:
-    """Return what is kept of a secret: its SHA-256; so many random bits need no slow hash."""
+    """Return what is kept of a secret: its SHA-256; this many random bits need no slow hash."""
     return hashlib.sha256(secret.encode()).hexdigest()
 
 
@@ -41,8 +41,8 @@ def create(name: str, user: User, expires_at: datetime | None = None) -> str:
 def of_secret(secret: str) -> ApiToken | None:
     """Return the token of a secret with its user, if it works, and note that it was used.
 
-    It is found by its digest, which whoever tries secrets cannot steer: how long the search takes
-    tells nothing about any secret.
+    It is found by its digest, which cannot be steered by trying secrets: how long the search takes
+    says nothing about any secret.
     """
     now = timezone.now()
     works = Q(expires_at=None) | Q(expires_at__gt=now)

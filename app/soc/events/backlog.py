@@ -68,7 +68,7 @@ def read(now: datetime) -> list[Backlog]:
 def age(queue: str, now: datetime) -> timedelta | None:
     """Return how long the oldest message of a queue has waited at most; None if none waits.
 
-    A queue of which nothing is known lately counts as empty: others tell of that.
+    A queue of which nothing has been known recently counts as empty: others report that.
     """
     states = {state.queue.name: state for state in read(now)}
     return states[queue].age

@@ -1,6 +1,6 @@
 """How the stream flows: what time it has reached, and since when without a break.
 
-Whoever asks how long a robot has been silent asks by the stream's time, not by the clock: while
+Anyone who asks how long a robot has been silent asks by the stream's time, not by the clock: while
 nothing arrives, or an old backlog does, nobody's silence grows.
 """
 
@@ -38,7 +38,7 @@ class Flow:
 
     @property
     def is_silent(self) -> bool:
-        """Whether no fresh event has come for so long that nothing can be said of anybody."""
+        """Whether no fresh event has come for too long to say anything of anybody."""
         return self.at is None or self.now - self.at > self.patience
 
     def silence(self, heard: datetime) -> timedelta:
@@ -57,8 +57,8 @@ class Flow:
     def together(self, heard: datetime, others: datetime, limit: timedelta) -> datetime:
         """Return when somebody fell silent: with ``others`` if it was within ``patience``.
 
-        So what explains a silence is told first, and not a minute after what it explains. Silence
-        that is trouble already, from ``limit`` on, is nobody else's.
+        So what explains a silence is reported first, and not a minute after what it explains.
+        Silence that is a problem already, from ``limit`` on, is nobody else's.
         """
         return others if others - heard < min(self.patience, limit) else heard
 

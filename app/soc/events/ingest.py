@@ -1,7 +1,7 @@
 """Stores what the stream brings: each event once, however often it comes.
 
 A batch is one transaction: the events, what applications read out of them, the signs of life of
-their robots and the counts. Whoever acknowledges messages does so after it.
+their robots and the counts. Anyone who acknowledges messages does so after it.
 """
 
 import time
@@ -271,7 +271,7 @@ class Ingest:
 
 
 def _lies_in_the_data(error: Exception) -> bool:
-    """Tell whether it is of use to look for one message that is to blame.
+    """Return whether it is of use to look for one message that is to blame.
 
     Everything that the database says of itself is waited for instead.
     """

@@ -330,8 +330,8 @@ class StreamSettings(models.Model):
         "silent after (min)",
         default=5,
         validators=[MinValueValidator(1), MaxValueValidator(24 * 60)],
-        help_text="No fresh event from anyone for so long: one alert about the stream, and no "
-        "single robot is called silent.",
+        help_text="The time without a fresh event from any robot after which there is one alert "
+        "about the stream, and no single robot is called silent.",
     )
     skew_seconds = models.PositiveIntegerField(
         "clock wrong from (s)",

@@ -41,7 +41,7 @@ class Robot:
 
 @dataclass(frozen=True)
 class Limits:
-    """From which silence on there is trouble; without ``critical`` it does not get worse."""
+    """From which silence on there is a problem; without ``critical`` it does not get worse."""
 
     warning: timedelta
     critical: timedelta | None = None

@@ -49,7 +49,7 @@ class Scene:
 
 @dataclass(frozen=True)
 class Doing:
-    """One event that a robot's host logs, so many seconds after the turn began."""
+    """One event that a robot's host logs, this many seconds after the turn began."""
 
     robot: SimulatedRobot
     provider: str
@@ -154,7 +154,7 @@ class _Turn:
 
 
 class Play:
-    """What robots log, in the order of time; ``counts`` tells what has been made so far.
+    """What robots log, in the order of time; ``counts`` says what has been made so far.
 
     At a ``pace`` of 1 they log as many events an hour as their activities say.
     """

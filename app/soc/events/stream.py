@@ -2,8 +2,8 @@
 
 A step of the worker with a connection and two threads of its own: one talks to the broker and
 never waits for the database, so that its heartbeats go on; one writes. Messages are acknowledged
-after their batch is committed. While the database is away the messages at hand are held, no more
-than the broker gives without an acknowledgement.
+after their batch is committed. While the database is away the messages in progress are held, no
+more than the broker gives without an acknowledgement.
 """
 
 import itertools
@@ -38,14 +38,14 @@ MOST_BYTES = 4_000_000
 """Of one batch: far below what one statement to MariaDB may hold."""
 
 MOST_HELD = 32_000_000
-"""Bytes of all messages at hand, above which nothing is read from the broker."""
+"""Bytes of all messages in progress, above which nothing is read from the broker."""
 
 SUSPECT = 3
 """Deliveries of a message after which it is taken alone: it may be what its workers died of."""
 
 POLL = 0.02
 IDLE_POLL = 0.5
-"""Seconds to wait for messages at a time, with work at hand and without."""
+"""Seconds to wait for messages at a time, with work in progress and without."""
 
 TICK = 1.0
 """Seconds between two looks at the heartbeats."""
@@ -54,7 +54,7 @@ PAUSES = (0.2, 0.5, 1.0, 2.0, 5.0)
 """Seconds before the next try to reach the broker or the database; the last one from then on."""
 
 LONGEST_END = 20.0
-"""Seconds that a worker that is told to stop may take to write what it holds."""
+"""Seconds that a worker that is asked to stop may take to write what it holds."""
 
 HUNG = 30.0
 """Seconds without a turn of the loop after which it counts as hung."""
@@ -82,7 +82,7 @@ class _Session:
         self._deliver = deliver
 
     def consume(self, prefetch: int) -> None:
-        """Take messages, so many without an acknowledgement."""
+        """Take messages, this many without an acknowledgement."""
         self.channel.basic_qos(0, prefetch, False)
         self.channel.basic_consume(
             self._name,
@@ -115,7 +115,7 @@ class _Batch:
     def settle(self) -> None:
         """Acknowledge the messages, the refused ones too: those are dead letters already.
 
-        Each delivery tag is settled once: the broker closes the channel of whoever names one again
+        Each delivery tag is settled once: the broker closes a channel that names one again
         (AMQP 0-9-1, basic.ack, "precondition-failed").
         """
         channel = self.session.channel
@@ -209,12 +209,12 @@ class Intake(threading.Thread):
         return self._events is not None and time.monotonic() - self._turned_at < HUNG
 
     def stop(self) -> None:
-        """Take no more, write what is at hand, and end."""
+        """Take no more, write what is in progress, and end."""
         self._stopping.set()
         self.join()
 
     def run(self) -> None:
-        """Consume until told to stop, whatever becomes of the broker."""
+        """Consume until asked to stop, whatever becomes of the broker."""
         self._writer.start()
         tries = pauses()
         while not self._stopping.is_set():
@@ -344,7 +344,7 @@ class Intake(threading.Thread):
                 batch.settle()
 
     def _finish(self, link: Connection) -> None:
-        """Write and acknowledge what is at hand; what takes too long comes again."""
+        """Write and acknowledge what is in progress; what takes too long comes again."""
         for session in (self._events, self._dead):
             if session:
                 session.cancel()
@@ -377,5 +377,5 @@ class StreamStep(bootsteps.StartStopStep):
         worker.stream.start()
 
     def stop(self, worker: WorkController) -> None:
-        """Write what is at hand, and end."""
+        """Write what is in progress, and end."""
         worker.stream.stop()

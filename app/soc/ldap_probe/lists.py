@@ -108,7 +108,7 @@ class DirectoryListing:
         return self.page.paginator.count
 
     @property
-    def in_trouble(self) -> int:
+    def failing(self) -> int:
         """How many of all states but these two match."""
         well = self.counts.get(State.OK, 0) + self.counts.get(State.UNKNOWN, 0)
         return sum(self.counts.values()) - well

@@ -41,7 +41,7 @@ class Phase(StrEnum):
 class Finding:
     """What a probe found; ``milliseconds`` has the phases that were begun.
 
-    ``bound`` tells whether the credential was taken, None if no server has looked at it;
+    ``bound`` says whether the credential was taken, None if no server has looked at it;
     ``password_expires_in`` are the seconds that its password has left, where the server says so.
     ``copy`` is how
     far its copy of the data is, if that was asked.

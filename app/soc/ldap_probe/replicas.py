@@ -36,7 +36,7 @@ class Copy:
     ``csn`` has the time of each origin's newest change (OpenLDAP and 389-ds). ``usn`` is the
     number of the server's own newest change, ``invocation`` the identity of the database that
     counts them, ``vector`` the numbers of the others' changes that are there, by their invocation,
-    and ``controller`` the server's own name (Active Directory). ``unread`` tells why the copy
+    and ``controller`` the server's own name (Active Directory). ``unread`` says why the copy
     cannot be judged.
     """
 

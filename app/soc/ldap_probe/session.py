@@ -117,7 +117,7 @@ class Session:
         self.stream.start_tls(target.authority, name, deadline)
 
     def bind(self, deadline: Deadline) -> Told:
-        """Bind as the target's user; return what the server tells about the password.
+        """Bind as the target's user; return what the server says about the password.
 
         Raises:
             Fault: it was refused.

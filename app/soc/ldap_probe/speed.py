@@ -36,7 +36,7 @@ def judge(limits: Iterable[Limit], milliseconds: Mapping[Phase, float]) -> tuple
 
 
 def judge_lag(profile: Profile | None, seconds: int) -> Severity:
-    """Return how bad it is that a copy is so many seconds behind."""
+    """Return how bad it is that a copy is this many seconds behind."""
     return _step(profile, "lag_", seconds)[0] if profile else Severity.OK
 
 

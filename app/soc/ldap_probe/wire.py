@@ -1,7 +1,7 @@
 """The way to a directory server: its addresses, a connection, TLS, and a deadline for each.
 
-libldap is not asked to do this: it tells every bad certificate as "Can't contact LDAP server", and
-it neither times a phase nor ends one that drips bytes.
+libldap is not asked to do this: it reports every bad certificate as "Can't contact LDAP server",
+and it neither times a phase nor ends one that drips bytes.
 """
 
 import functools

@@ -38,7 +38,7 @@ class LogonEventAdmin(ReadOnlyAdmin):
 
 @admin.register(LogonSettings)
 class LogonSettingsAdmin(ModelAdmin):
-    """From which values on logons are trouble."""
+    """From which values on logons are a problem."""
 
     list_display = ("__str__", "silent_after", "failures", "slow_above", "cluster")
     fieldsets = (

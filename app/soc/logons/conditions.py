@@ -58,7 +58,7 @@ def report(now: datetime) -> int:
 
 
 def _clustered(logons: Sequence[Logon], settings: LogonSettings) -> Sequence[Logon]:
-    """Return the failures that lie in a cluster; where clusters are not told there are none."""
+    """Return the failures that lie in a cluster; where clusters are not reported there are none."""
     if Rule.objects.filter(application=APPLICATION, name=CLUSTER, enabled=False).exists():
         return ()
     return rules.clustered(
@@ -98,7 +98,7 @@ def _of_robots(
     until: datetime,
     settings: LogonSettings,
 ) -> Iterator[Condition]:
-    """Yield how the logons of each robot are; one that said nothing lately stays as it was."""
+    """Yield how the logons of each robot are; one that said nothing recently stays as it was."""
     told = set(clustered)
     by_bot: dict[int, list[Logon]] = {}
     for logon in logons:
@@ -106,7 +106,7 @@ def _of_robots(
     for robot in robots:
         own = by_bot.get(robot.key, [])
         if own and own[-1].at > until - settings.failures_within:
-            # What lies in a cluster is told once, by the cluster.
+            # What lies in a cluster is reported once, by the cluster.
             single = [logon for logon in own if logon not in told]
             yield _failures(robot, single, until, settings)
         response = rules.mean_response(own, until, settings.slow_within)
@@ -174,7 +174,7 @@ def _cluster(
     """Return whether logons fail in numbers; nothing if the brake keeps another alert down."""
     failed = rules.failures(clustered, until, settings.cluster_within)
     if failed and _is_braked(until, settings.clusters_an_hour):
-        logger.warning("A cluster of %d failed logons is not told: the brake", len(failed))
+        logger.warning("A cluster of %d failed logons is not reported: the brake", len(failed))
         return []
     by_key = {robot.key: robot for robot in robots}
     named = [by_key[logon.bot] for logon in failed if logon.bot in by_key]
@@ -197,7 +197,7 @@ def _cluster(
 
 
 def _is_braked(until: datetime, most: int) -> bool:
-    """Tell whether so many clusters were told within an hour that another one is not."""
+    """Return whether as many clusters were reported within an hour that another one is not."""
     alerts = Alert.objects.filter(rule__application=APPLICATION, rule__name=CLUSTER)
     if alerts.filter(OPEN).exists():
         return False

@@ -38,7 +38,7 @@ class Outcome(Enum):
 
 @dataclass(frozen=True)
 class Attempt:
-    """What is told about one attempt; ``phases`` holds only those that were measured."""
+    """What is reported about one attempt; ``phases`` holds only those that were measured."""
 
     outcome: Outcome
     resource: str

@@ -1,4 +1,4 @@
-"""Logons of robots, and from which values on they are trouble."""
+"""Logons of robots, and from which values on they are a problem."""
 
 from datetime import timedelta
 from typing import Self
@@ -59,17 +59,17 @@ class LogonEvent(Derived):
 
 
 class LogonSettings(models.Model):
-    """From which values on logons are trouble; there is one row."""
+    """From which values on logons are a problem; there is one row."""
 
     silent_after = models.DurationField(
         default=timedelta(minutes=10),
         validators=[MinValueValidator(SECOND)],
-        help_text="A robot of which nothing was heard for so long is silent (h:mm:ss).",
+        help_text="The timeout after which a robot that sends nothing is silent (h:mm:ss).",
     )
     failures = models.PositiveSmallIntegerField(
         default=2,
         validators=[MinValueValidator(1)],
-        help_text="So many failed logons of a robot are trouble…",
+        help_text="The number of failed logons of a robot that are a problem…",
     )
     failures_within = models.DurationField(
         default=timedelta(minutes=10),
@@ -89,7 +89,7 @@ class LogonSettings(models.Model):
     cluster = models.PositiveSmallIntegerField(
         default=5,
         validators=[MinValueValidator(2)],
-        help_text="So many failures of any robots are a cluster…",
+        help_text="The number of failures of any robots that are a cluster…",
     )
     cluster_within = models.DurationField(
         default=timedelta(minutes=5),

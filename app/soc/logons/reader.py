@@ -1,4 +1,4 @@
-"""Makes rows of the stream's events that tell of logons."""
+"""Makes rows of the stream's events about logons."""
 
 from collections.abc import Sequence
 from datetime import timedelta

@@ -1,4 +1,4 @@
-"""What a number of logons amounts to: pure functions of what was told."""
+"""What a number of logons amounts to: pure functions of what was reported."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass

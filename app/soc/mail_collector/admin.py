@@ -15,7 +15,7 @@ class SeenAdmin(ReadOnlyAdmin):
     """Pages of what robots have shown; what is of no interest any more is deleted by hand."""
 
     def has_delete_permission(self, request: HttpRequest, *arguments: Any) -> bool:
-        """Whoever may delete may: what is still seen comes back by itself."""
+        """Anyone who may delete may: what is still seen comes back by itself."""
         return bool(ModelAdmin.has_delete_permission(self, request, *arguments))
 
 

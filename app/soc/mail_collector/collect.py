@@ -113,7 +113,7 @@ def _new_mailbox(event: MailEvent, pattern: str) -> Mailbox:
 
 
 def _pair(events: Iterable[MailEvent]) -> list[Delivery]:
-    """Note what the events tell of mails on their way; return those that are told of."""
+    """Note what the events say of mails on their way; return the mails that they name."""
     new = pairing.merged(leg for event in events for leg in pairing.legs(event))
     known = Delivery.objects.filter(key__in=list(new))
     rows = _Rows(Delivery, {bytes(delivery.key): delivery for delivery in known})
@@ -181,7 +181,7 @@ def _later(known: datetime | None, at: datetime) -> datetime:
 
 
 class _Rows(Generic[Key, Row]):
-    """Rows of a model by what tells them apart: known ones, and new ones as they are asked for."""
+    """Rows of a model by what identifies them: known ones, and new ones as they are asked for."""
 
     def __init__(self, model: type[Row], known: dict[Key, Row]) -> None:
         self._model, self._known = model, known

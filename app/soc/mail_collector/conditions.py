@@ -1,4 +1,5 @@
-"""What the mail collector reports to the alerts by the clock; failed checks are told as they come.
+"""What the mail collector reports to the alerts by the clock; failed checks are reported as
+they come.
 
 Silence is measured by the time that the stream has reached, and what a server or a pair of domains
 lacks by the time for which robots were there to see it.
@@ -60,7 +61,7 @@ def report(now: datetime) -> int:
     limits = Limits(settings.bot_warning, settings.bot_critical)
     server_limits = Limits(settings.server_warning, settings.server_critical)
     _retire_places(seen, bots)
-    # What explains others comes first: those are quiet while it is in trouble.
+    # What explains others comes first: those are suppressed while it is failing.
     mails += _report(silence.of_sites(APPLICATION, robots, stream, limits))
     mails += _report(
         silence.of_robots(APPLICATION, robots, stream, limits),
@@ -88,7 +89,7 @@ def _retire_places(seen: "SeenMail", bots: Sequence[Bot]) -> None:
     silence.retire(APPLICATION, SERVER, seen.servers)
     silence.retire(APPLICATION, DATABASE, (_name(*names) for names in seen.databases))
     silence.retire(APPLICATION, ROUTE, map(str, seen.routes))
-    # A check without a mailbox is told under the robot's own name.
+    # A check without a mailbox is reported under the robot's own name.
     names = {box.address for box in seen.mailboxes} | {bot.host for bot in bots}
     kinds = [kind.value for kind in messages.Kind]
     silence.retire(APPLICATION, CHECK, (f"{name}: {kind}" for name in names for kind in kinds))
@@ -242,7 +243,7 @@ def _route(seen: SeenMail, route: Route, limits: Limits) -> Condition:
             "Last failed": _moment(route.failed_at),
         },
         link=reverse("mail-matrix"),
-        # Who is told of the failed check need not be told of the pair as well.
+        # Who is notified of the failed check need not be notified of the pair as well.
         parent=(CHECK, route.failed_check) if route.is_failing else None,
     )
 

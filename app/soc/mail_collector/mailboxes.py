@@ -1,4 +1,4 @@
-"""What the name of a mailbox tells: its mail server and its database.
+"""What the name of a mailbox says: its mail server and its database.
 
 The pattern is plain text with placeholders, such as the default
 

@@ -1,4 +1,4 @@
-"""What robots tell of their mail: checks, mailboxes, mails on their way, pairs of domains."""
+"""What robots report of their mail: checks, mailboxes, mails on their way, pairs of domains."""
 
 from datetime import datetime, timedelta
 from typing import Any, Self
@@ -175,7 +175,7 @@ def _limit(hours: int, words: str) -> models.DurationField:
 class MailSettings(models.Model):
     """From which values on mail has a problem; there is one row."""
 
-    bot_warning = _limit(2, "A robot that was silent for so long is a warning")
+    bot_warning = _limit(2, "The silence of a robot that is a warning")
     bot_critical = _limit(6, "…and critical after this")
     server_warning = _limit(
         2, "A server or database without a connection, a send or a receive is a warning"
@@ -186,7 +186,7 @@ class MailSettings(models.Model):
         max_length=200,
         default=mailboxes.DEFAULT,
         validators=[mailboxes.validate],
-        help_text="How a mailbox's name tells its server and its database: plain text with "
+        help_text="How a mailbox's name has its server and its database: plain text with "
         "{server}, {database}, {name} and {domain}.",
     )
 

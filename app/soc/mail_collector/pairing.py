@@ -38,7 +38,7 @@ def _first(one: datetime | None, other: datetime | None) -> datetime | None:
 
 
 def legs(event: MailEvent) -> Iterator[Leg]:
-    """Yield what an event tells of mails on their way; a check that failed tells nothing."""
+    """Yield what an event reports of mails on their way; a check that failed says nothing."""
     if not event.passed or not event.sender or not (event.wm_id or event.message_id):
         return
     sent_at = received_at = fresh_at = None
@@ -63,6 +63,6 @@ def merged(found: Iterable[Leg]) -> dict[bytes, Leg]:
 
 
 def key_of(wm_id: str, message_id: str, sender: str, recipient: str) -> bytes:
-    """Return what tells a mail to one mailbox from all others, in 16 bytes."""
+    """Return what identifies a mail to one mailbox, in 16 bytes."""
     identity = "\0".join((wm_id, message_id, sender, recipient))
     return hashlib.blake2b(identity.encode(), digest_size=16).digest()

@@ -1,4 +1,4 @@
-"""Makes rows of the stream's events that tell of mail."""
+"""Makes rows of the stream's events about mail."""
 
 from collections.abc import Sequence
 

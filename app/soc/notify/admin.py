@@ -134,7 +134,7 @@ class SubscriptionAdmin(ModelAdmin):
     def save_model(
         self, request: HttpRequest, subscription: Subscription, form: ModelForm, change: bool
     ) -> None:
-        """Plan the next report anew when its time has changed."""
+        """Plan the next report again when its time has changed."""
         if {"enabled", "report", "report_at", "report_also_at"} & set(form.changed_data):
             subscription.next_report_at = reports.first_after(subscription, timezone.now())
         if {"enabled", "report"} & set(form.changed_data):
@@ -184,7 +184,7 @@ class SubscriptionAdmin(ModelAdmin):
             }
             return TemplateResponse(request, "notify/send_test.html", context)
         mail = outbox.enqueue_test(subscription, chosen)
-        text = f"A test to {', '.join(chosen)} goes out within 30 s; its page tells how it fares."
+        text = f"A test to {', '.join(chosen)} goes out within 30 s; its page shows how it fares."
         self.message_user(request, text, messages.SUCCESS)
         if request.user.has_perm("notify.view_outboundmail"):
             return redirect("admin:notify_outboundmail_change", mail.pk)

@@ -65,7 +65,7 @@ class Claim:
 
 
 def exceeds_a_batch() -> bool:
-    """Tell whether there is more to send now than one worker claims at a time."""
+    """Return whether there is more to send now than one worker claims at a time."""
     now = timezone.now()
     claimable = rows.claimable(relay.is_down(), destinations.down(), now)
     return claimable[: BATCH + 1].count() > BATCH
@@ -339,7 +339,7 @@ def _fall_back(mail: OutboundMail, words: str) -> None:
         withdrawn_at=mail.withdrawn_at,
         concluded_at=mail.concluded_at,
     )
-    # Whoever asks what became of a notice follows it to the digest that may still get through.
+    # Anyone who asks what became of a notice follows it to the digest that may still get through.
     OutboundMail.objects.filter(digest=mail).update(digest=copy)
 
 

@@ -22,7 +22,7 @@ class RelayState:
 
 @dataclass(frozen=True)
 class MailCounts:
-    """How many mails wait now, and what did not get out lately."""
+    """How many mails wait now, and what did not get out recently."""
 
     waiting: int
     """Due, or in a worker's hand, or to be tried again."""
@@ -46,8 +46,8 @@ def counts(now: datetime, since: datetime) -> MailCounts:
     waiting = OutboundMail.objects.filter(next_try_at__isnull=False).aggregate(
         all=Count("pk"), held=Count("pk", filter=held)
     )
-    lately = OutboundMail.objects.filter(created_at__gt=since).aggregate(
+    recently = OutboundMail.objects.filter(created_at__gt=since).aggregate(
         failed=Count("pk", filter=Q(state=State.FAILED)),
         expired=Count("pk", filter=Q(state=State.EXPIRED)),
     )
-    return MailCounts(waiting["all"] - waiting["held"], waiting["held"], **lately)
+    return MailCounts(waiting["all"] - waiting["held"], waiting["held"], **recently)

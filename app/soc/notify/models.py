@@ -168,7 +168,7 @@ class Subscription(models.Model):
     digest_minutes = models.PositiveSmallIntegerField(
         default=0,
         validators=[MaxValueValidator(24 * 60)],
-        help_text="Gather notices for so many minutes and send them as one digest; 0: at once.",
+        help_text="Gather notices for this many minutes and send them as one digest; 0: at once.",
     )
     storm_limit = models.PositiveIntegerField(
         default=10,
@@ -451,7 +451,7 @@ class Pace:
         return max(1.0, self.per_minute * BURST / 60)
 
     def filled(self, tokens: float, seconds: float) -> float:
-        """Return the tokens after so many seconds."""
+        """Return the tokens after this many seconds."""
         return min(self.size, tokens + max(0.0, seconds) * self.per_minute / 60)
 
     def wait(self, tokens: float) -> float:
@@ -462,7 +462,7 @@ class Pace:
 class Relay(models.Model):
     """What all workers know of the site's one relay: whether it is down, and the pace.
 
-    Its one row is locked by whoever claims mail, always before the mails.
+    Its one row is locked by anyone who claims mail, always before the mails.
     """
 
     down_since = models.DateTimeField(null=True)

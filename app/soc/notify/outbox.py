@@ -1,6 +1,6 @@
 """The outbox: every mail is a row first; a worker delivers it later.
 
-Whoever writes here may be inside a transaction and publishes nothing: after the commit a worker
+Anyone who writes here may be inside a transaction and publishes nothing: after the commit a worker
 calls ``soc.notify.tasks.wake``. Rows are locked in the order of their keys, the relay's row before
 them and by nobody here, so that writers and claiming workers cannot wait for each other in a ring.
 """
@@ -48,7 +48,7 @@ class _Letter:
     topic: str = ""
     kind: str = Kind.NOTICE
     told: Mapping[int, int] = field(default_factory=dict)
-    """The worst severity that each subscription has been told of; only the last mail has it."""
+    """The worst severity that each subscription has been notified of; only the last mail has it."""
     also: Mapping[int, list[str]] = field(default_factory=dict)
     """Who was on call when the subscriptions were notified, and hears of the end too."""
 
@@ -96,7 +96,7 @@ def enqueue_all(
 
 @again_after_deadlock
 def conclude(notice: templates.Notice, key: str, *, topic: str) -> int:
-    """Withdraw what has not gone out about a topic; write a last mail to those who were told.
+    """Withdraw what has not gone out about a topic; write a last mail to those who were notified.
 
     Returns the number of last mails.
     """
@@ -136,7 +136,7 @@ def enqueue_test(subscription: Subscription, recipients: list[str]) -> OutboundM
 
 
 def canonical(key: str) -> str:
-    """Return a key or a topic as the database tells it from every other.
+    """Return a key or a topic as the database distinguishes it.
 
     MariaDB's collation knows neither case nor accents nor trailing blanks, and a column has an
     end: anything but a short plain key gets a digest of all of it.
@@ -298,7 +298,7 @@ def _locked(topics: Iterable[str]) -> list[OutboundMail]:
 
 
 def _told(mails: Iterable[OutboundMail]) -> dict[int, int]:
-    """Return the subscriptions that have been told, with the worst severity they heard of."""
+    """Return the subscriptions that have been notified, with the worst severity they heard of."""
     told: dict[int, int] = {}
     for mail in mails:
         if mail.subscription_id is not None and _has_told(mail):

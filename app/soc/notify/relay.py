@@ -28,7 +28,7 @@ def locked() -> Relay:
 
 
 def is_down() -> bool:
-    """Tell whether the relay is known to be down."""
+    """Return whether the relay is known to be down."""
     return Relay.objects.filter(down_since__isnull=False).exists()
 
 

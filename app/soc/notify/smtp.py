@@ -94,7 +94,7 @@ class SmtpReply:
 
     @property
     def may_concern_the_site(self) -> bool:
-        """Whether it may refuse all that the site sends, whoever the recipient is.
+        """Whether it may refuse all that the site sends, whichever the recipient is.
 
         Postfix says at RCPT what it has against a client, its name or its sender. Exim and
         OpenSMTPD refuse to relay without an enhanced status code.
@@ -252,7 +252,7 @@ def _converse(mail: OutboundMail, form: message.Form, end: float) -> dict[str, S
         close()
         step = SmtpStep.SENDER if isinstance(error, smtplib.SMTPSenderRefused) else SmtpStep.CONTENT
         return dict.fromkeys(mail.outstanding, _of(error.smtp_code, error.smtp_error, step))
-    # A local part beyond ASCII is the mail's trouble where the relay lacks SMTPUTF8 (RFC 6531).
+    # A local part beyond ASCII is the mail's problem where the relay lacks SMTPUTF8 (RFC 6531).
     except (smtplib.SMTPNotSupportedError, MessageError, ValueError) as error:
         # The relay may have heard half of it.
         close()
@@ -294,7 +294,7 @@ def close() -> None:
 def _usable_relay(end: float) -> smtplib.SMTP:
     try:
         return _relay(end)
-    # A password that the relay does not take is the site's trouble, not a mail's.
+    # A password that the relay does not take is the site's problem, not a mail's.
     except (smtplib.SMTPException, OSError) as error:
         raise RelayDown(f"{_name()} cannot be used: {error}") from error
 

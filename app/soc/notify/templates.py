@@ -138,7 +138,7 @@ def cleaned(notice: Notice) -> Notice:
 
 
 def rows_within(text: str) -> str:
-    """Return as much of a CSV text as an attachment may hold; a last row tells of a cut."""
+    """Return as much of a CSV text as an attachment may hold; a last row says that it was cut."""
     octets = text.replace("\0", "").encode("utf-8", "replace")
     if len(octets) <= LONGEST_CSV:
         return octets.decode()
@@ -153,7 +153,7 @@ def validate(source: str) -> None:
     """Check that a template can be rendered, with the sample notice.
 
     Raises:
-        ValidationError: it cannot be parsed or rendered; the message names line, tag and trouble.
+        ValidationError: it cannot be parsed or rendered; the message names line, tag and problem.
     """
     try:
         _TRIAL_ENGINE.from_string(source).render(Context(_values(SAMPLE, "site")))

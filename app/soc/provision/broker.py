@@ -46,7 +46,7 @@ def password_hash(password: str) -> str:
 
 
 def is_hash_of(hashed: str, password: str) -> bool:
-    """Tell whether ``password_hash`` made this hash of this password."""
+    """Return whether ``password_hash`` made this hash of this password."""
     return secrets.compare_digest(hashed, _salted(base64.b64decode(hashed)[:4], password))
 
 

@@ -1,7 +1,7 @@
 """What each service may do in the database, table by table.
 
 Nobody but ``migrate`` may change the schema. A worker works on what is watched and mailed, but
-not on who may sign in: whoever has stolen its identity cannot make himself an administrator.
+not on who may sign in: anyone who has stolen its identity cannot make himself an administrator.
 """
 
 from collections import defaultdict
@@ -50,7 +50,7 @@ def privileges(service: str, table: str) -> tuple[str, ...]:
     if service in _ADMINISTRATORS:
         return ROWS if table != "django_migrations" else ("SELECT",)
     if table.startswith(ACCESS):
-        # Its housekeeping deletes what is past its retention.
+        # Its housekeeping deletes what is older than its retention period.
         return ("SELECT", "DELETE") if service == SAMPLER else ()
     return ("SELECT",) if table.startswith(PEOPLE) else ROWS
 

@@ -93,7 +93,7 @@ def is_key_store_of(
     identity: KeyPair,
     authorities: Iterable[x509.Certificate],
 ) -> bool:
-    """Tell whether ``key_store`` would make an equal file, salts aside.
+    """Return whether ``key_store`` would make an equal file, salts aside.
 
     A file whose CAs have no names is of an earlier version, and Java does not trust them.
     """

@@ -146,7 +146,7 @@ def _general_name(name: str) -> x509.GeneralName:
 
 
 def is_current(certificate: x509.Certificate, authority: x509.Certificate) -> bool:
-    """Tell whether a service's certificate is from this authority and not near its end."""
+    """Return whether a service's certificate is from this authority and not near its end."""
     try:
         certificate.verify_directly_issued_by(authority)
     except (ValueError, InvalidSignature):
@@ -210,6 +210,6 @@ def _not_valid(chain: Iterable[x509.Certificate], now: datetime) -> Iterator[str
 
 
 def _covers(covered: set[str], name: str) -> bool:
-    """Tell whether a name or its wildcard is covered (RFC 9525, 6.3)."""
+    """Return whether a name or its wildcard is covered (RFC 9525, 6.3)."""
     wildcard = "*." + name.partition(".")[2]
     return not {name.lower(), wildcard.lower()}.isdisjoint(entry.lower() for entry in covered)

@@ -2,7 +2,7 @@
 
     begin   the next CA is trusted beside the present one, and the next sealing key is known
     switch  certificates, secret keys and passwords are new; what they replace still works
-    end     what was replaced is forgotten
+    end     what was replaced is deleted
 
 ``make rotate`` runs them and what has to happen between them. Each step may be run again, so that
 a rotation that broke off is finished by the next.

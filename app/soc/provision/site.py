@@ -94,7 +94,7 @@ class Site:
         return self.root / self.name
 
     def values(self) -> dict[str, str]:
-        """Return the site's variables; ``problems`` tells whether they are usable."""
+        """Return the site's variables; ``problems`` says whether they are usable."""
         return environment.parse(self.env_file.read_text(encoding="utf-8"))[0]
 
 

@@ -44,7 +44,7 @@ WORDS = {
 
 
 @dataclass(frozen=True)
-class Trouble:
+class RobotProblem:
     """An open alert of a robot."""
 
     key: int
@@ -79,21 +79,21 @@ class RobotRow:
     logon: Sign | None
     logons: Logons
     clock: str
-    troubles: Sequence[Trouble]
+    problems: Sequence[RobotProblem]
 
     @property
     def tone(self) -> str:
         """How it looks."""
         if not self.bot.enabled:
             return "idle"
-        if self.troubles:
-            tones = {trouble.tone for trouble in self.troubles}
+        if self.problems:
+            tones = {problem.tone for problem in self.problems}
             return "bad" if "bad" in tones else "warn"
         return "ok" if self.mail or self.logon else "idle"
 
     @property
     def label(self) -> str:
-        """How it is when there is no trouble."""
+        """How it is when there is no problem."""
         if not self.bot.enabled:
             return "disabled"
         return "in order" if self.mail or self.logon else "no checks yet"
@@ -107,9 +107,9 @@ class RobotGroup:
     rows: Sequence[RobotRow]
 
     @property
-    def in_trouble(self) -> int:
+    def failing(self) -> int:
         """How many of them have an open alert."""
-        return sum(bool(row.troubles) for row in self.rows)
+        return sum(bool(row.problems) for row in self.rows)
 
 
 @dataclass(frozen=True)
@@ -127,9 +127,9 @@ class Overview:
         return sum(len(group.rows) for group in self.groups)
 
     @property
-    def in_trouble(self) -> int:
+    def failing(self) -> int:
         """How many of them have an open alert."""
-        return sum(group.in_trouble for group in self.groups)
+        return sum(group.failing for group in self.groups)
 
 
 @dataclass(frozen=True)
@@ -144,7 +144,7 @@ class Failure:
 
 @dataclass(frozen=True)
 class SitePage:
-    """One site: its robots, its open alerts, their mailboxes, and what failed lately."""
+    """One site: its robots, its open alerts, their mailboxes, and what failed recently."""
 
     now: datetime
     stream: Flow
@@ -196,7 +196,7 @@ def _rows(bots: QuerySet[Bot], now: datetime) -> list[RobotRow]:
         if (heard := seen.heard_at)
     }
     logons = _logons(keys, now)
-    troubles = _troubles()
+    problems = _problems()
     skews = clocks.skews(now)
     return [
         RobotRow(
@@ -205,7 +205,7 @@ def _rows(bots: QuerySet[Bot], now: datetime) -> list[RobotRow]:
             logon=signs.get((bot.pk, LOGON)),
             logons=_summary(logons.get(bot.pk, ()), now),
             clock=clocks.in_short(skews.get(bot.pk)),
-            troubles=troubles.get(bot.pk, ()),
+            problems=problems.get(bot.pk, ()),
         )
         for bot in found
     ]
@@ -246,19 +246,19 @@ def sparkline(points: Sequence[tuple[datetime, int]], now: datetime) -> str:
     return " ".join(parts)
 
 
-def _troubles() -> dict[int, list[Trouble]]:
+def _problems() -> dict[int, list[RobotProblem]]:
     """Return the open alerts of robots by the robots' keys, which stand in their links."""
     alerts = Alert.objects.filter(OPEN, link__contains=ANCHOR).exclude(state=Alert.State.PENDING)
-    found: dict[int, list[Trouble]] = {}
+    found: dict[int, list[RobotProblem]] = {}
     for alert in alerts.select_related("rule").only(
         "link", "severity", "rule__application", "rule__name"
     ):
         rule = alert.rule
         words = WORDS.get(rule.name, {}).get(rule.application, rule.name)
-        trouble = Trouble(alert.pk, words, lists.TONES[Severity(alert.severity)])
+        problem = RobotProblem(alert.pk, words, lists.TONES[Severity(alert.severity)])
         key = alert.link.rpartition(ANCHOR)[2]
         if key.isdecimal():
-            found.setdefault(int(key), []).append(trouble)
+            found.setdefault(int(key), []).append(problem)
     return found
 
 

@@ -60,6 +60,6 @@ def leave_events_undeclared(**_: object) -> None:
 
 
 def _defined(exchange: Exchange) -> Exchange:
-    # The file-system broker knows only what it is told.
+    # The file-system broker knows only what it is sent.
     exchange.no_declare = not settings.EMBEDDED
     return exchange

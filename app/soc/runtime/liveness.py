@@ -46,7 +46,7 @@ def record() -> None:
 
 
 def forget() -> None:
-    """Delete this process's heartbeat row: who was told to stop is not missed."""
+    """Delete this process's heartbeat row: who was asked to stop is not missed."""
     from soc.core.models import Heartbeat
 
     try:
@@ -117,7 +117,7 @@ class Liveness(bootsteps.StartStopStep):
 
 
 def _consumes(c: Consumer) -> bool:
-    """Tell whether a worker takes what it is there for: tasks, or a stream."""
+    """Return whether a worker takes what it is there for: tasks, or a stream."""
     if stream := getattr(c.controller, "stream", None):
         return bool(stream.is_consuming)
     queues = c.app.amqp.queues.consume_from

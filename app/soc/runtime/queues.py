@@ -90,7 +90,7 @@ QUEUES: tuple[Queue, ...] = (
     Queue("ldap_probe", "probes of directory servers", applications=("ldap_probe",)),
     Queue(
         "mail_collector",
-        "what the robots' mails and logons tell",
+        "judges the robots' mails and logons",
         applications=("mail_collector", "logons"),
     ),
     Queue(

@@ -16,7 +16,7 @@ SHOWN_EVERY = 10.0
 
 
 def main(arguments: list[str]) -> None:
-    """Run the worker of the queue named in ``arguments`` until it is told to stop."""
+    """Run the worker of the queue named in ``arguments`` until it is asked to stop."""
     if len(arguments) != 1 or arguments[0] not in BY_NAME:
         sys.exit(
             f"usage: python -m soc.runtime.worker QUEUE; a queue is one of {', '.join(BY_NAME)}"

@@ -106,7 +106,7 @@ class TaskOptionsInline(TabularInline):
     fields = ("missed", "delivery", "problem")
     readonly_fields = ("problem",)
     can_delete = False
-    verbose_name_plural = "in trouble"
+    verbose_name_plural = "failing"
 
 
 @admin.register(PeriodicTask)
@@ -188,7 +188,7 @@ class PeriodicTaskAdmin(ModelAdmin):
     def delete_queryset(
         self, request: HttpRequest, queryset: models.QuerySet[PeriodicTask]
     ) -> None:
-        """Delete schedules and tell beat once."""
+        """Delete schedules and notify beat once."""
         queryset.delete()
         PeriodicTasks.update_changed()
 

@@ -20,7 +20,7 @@ LATEST_BEAT_MIGRATION = ("django_celery_beat", "0019_alter_periodictasks_options
 
 RUN_NOW_EXPIRES = 300
 REQUEST_PREFIX = "now: "
-"""How the names of requested runs start, which tells them from schedules."""
+"""How the names of requested runs start, which sets them apart from schedules."""
 
 
 @dataclass(frozen=True)
@@ -54,10 +54,10 @@ class Schedule:
 
 
 def create(apps: Apps, *schedules: Schedule) -> None:
-    """Create the schedules that do not exist yet, by name, and tell beat.
+    """Create the schedules that do not exist yet, by name, and notify beat.
 
     ``apps`` is the registry of a migration: historical models send no signals, so that beat must
-    be told here.
+    be notified here.
     """
     periodic_task = apps.get_model("django_celery_beat", "PeriodicTask")
     for schedule in schedules:

@@ -48,7 +48,7 @@ class Seen:
 def report(seen: Sequence[Seen]) -> int:
     """Report endpoints, and return how many mails that makes.
 
-    Good conditions are only reported of subjects that have been in trouble: nothing else could
+    Good conditions are only reported of subjects that have been failing: nothing else could
     change, and reading and writing two subjects for each healthy endpoint would cost more than
     its scan.
     """

@@ -16,7 +16,7 @@ class Nearness(StrEnum):
 
 @dataclass(frozen=True)
 class ExpiryLimit:
-    """A distance from the end: so many days, or a share of the lifetime if that is less."""
+    """A distance from the end: this many days, or a share of the lifetime if that is less."""
 
     days: int
     share: int

@@ -211,7 +211,7 @@ def _plain_lines(
                 raise ValueError("a line is a host, a port after a colon, and maybe a server name")
             host, port = _host_and_port(words[0], defaults.port)
             if (found := searches.addresses(host)) is not None:
-                # One more than is allowed tells that it is too long, of however long a range.
+                # One more than is allowed says that it is too long, of however long a range.
                 pairs = [(one, port) for one in islice(found, searches.MOST_ADDRESSES + 1)]
                 line.targets = pairs
             else:
@@ -236,7 +236,7 @@ def _host_and_port(text: str, port: int) -> tuple[str, int]:
 
 def _port(text: str) -> int:
     if not text.isdecimal() or not 0 < int(text) < 65536:
-        raise ValueError(f"{text[:20]!r} is no port")
+        raise ValueError(f"Invalid port {text[:20]!r}: use 1 to 65535")
     return int(text)
 
 
@@ -369,7 +369,7 @@ def _name(text: str) -> str:
     try:
         a_label(text)
     except ValueError as error:
-        raise ValueError(f"{text[:80]!r} is no host name ({error})") from None
+        raise ValueError(f"Invalid host name {text[:80]!r}: {error}") from None
     return text.removesuffix(".").lower()
 
 

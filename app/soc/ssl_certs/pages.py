@@ -128,7 +128,7 @@ class EndpointListing:
 
     @property
     def troubled(self) -> int:
-        """How many of what matches but for the status are in trouble."""
+        """How many of what matches but for the status are failing."""
         return sum(self.counts.get(status, 0) for status, tone in TONES.items() if tone == "bad")
 
     @property

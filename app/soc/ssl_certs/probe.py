@@ -144,7 +144,7 @@ def collect_many(
     """Yield the result of each target as soon as it is there.
 
     A thread of its own waits for the peers, so that the caller can verify and store what has come
-    while others still shake hands. Whoever stops early ends the rest.
+    while others still shake hands. Anyone who stops early ends the rest.
     """
     results: queue.SimpleQueue[tuple[Key, Presented | ProbeError]] = queue.SimpleQueue()
     loop = asyncio.new_event_loop()
@@ -349,7 +349,7 @@ _LEGACY_SERVER_CONNECT = 0x4
 def _context() -> SSL.Context:
     context = SSL.Context(SSL.TLS_CLIENT_METHOD)
     context.set_verify(SSL.VERIFY_NONE)
-    # A weak endpoint has to be seen before anybody can be told to replace it: allow every version,
+    # A weak endpoint has to be seen before anybody can be asked to replace it: allow every version,
     # cipher and key size that this OpenSSL was built with. Nothing confidential is ever sent.
     context.set_min_proto_version(0)
     context.set_cipher_list(b"ALL:!aNULL:!eNULL:@SECLEVEL=0")

@@ -74,7 +74,7 @@ class StatusStrip:
 def of_endpoints(endpoints: Sequence[Endpoint], now: datetime) -> dict[int, StatusStrip]:
     """Return the strips of endpoints by their keys, from what scans have written down."""
     rows: dict[int, list[tuple[datetime, str]]] = defaultdict(list)
-    # A day more: the row before the left end tells how the strip begins.
+    # A day more: the row before the left end says how the strip begins.
     since = now - SPAN - timedelta(days=1)
     found = Observation.objects.filter(endpoint__in=[e.pk for e in endpoints], at__gt=since)
     for key, at, status in found.order_by("at").values_list("endpoint_id", "at", "status"):

@@ -57,8 +57,8 @@ endpoint, endpoint_live = live.pages("certificates/endpoint.html", VIEW, _detail
 def verify(request: HttpRequest, key: int) -> HttpResponse:
     """Ask whether a certificate has been renewed; a worker answers."""
     found = get_object_or_404(Endpoint.objects.select_related("certificate"), pk=key)
-    lately = timezone.now() - ASKED_LATELY
-    if found.verifications.filter(finished_at=None, requested_at__gt=lately).exists():
+    recently = timezone.now() - ASKED_LATELY
+    if found.verifications.filter(finished_at=None, requested_at__gt=recently).exists():
         messages.warning(request, "That is being verified already: the answer comes below.")
     else:
         verification.ask(found, request.user.get_username())

@@ -131,7 +131,7 @@ def named(cert: x509.Certificate, depth: int) -> str:
 
 
 def _in_any_zone(moment: dt.datetime) -> dt.datetime:
-    """Return a time that can be told in every time zone.
+    """Return a time that can be shown in every time zone.
 
     The end of a certificate without one is the last second of the year 9999 (RFC 5280, 4.1.2.5),
     which east of Greenwich is a year that Python does not know.
@@ -184,7 +184,7 @@ def _is_self_signed(cert: x509.Certificate) -> bool:
 
 
 def _escape(text: str) -> str:
-    """Make control characters visible: what a stranger wrote ends up in mails and on screens."""
+    """Make control characters visible: what a server wrote ends up in mails and on screens."""
     return "".join(
         character if character.isprintable() else ascii(character)[1:-1] for character in text
     )
@@ -339,10 +339,10 @@ def verify(
     """Judge a presented chain (leaf first, the others in any order) as a TLS client would.
 
     `name` is the host name or IP address that the leaf has to be for, `at` an aware time,
-    `evidence` what is at hand about revocation.
+    `evidence` what is available about revocation.
 
     When several things are wrong the result is the first of them in the order in which OpenSSL
-    reports them, and the reason tells them all:
+    reports them, and the reason names them all:
 
     1. the path: SELF_SIGNED, UNKNOWN_ISSUER, MISSING_INTERMEDIATE, INVALID;
     2. the name: NAME_MISMATCH;
@@ -406,7 +406,7 @@ def unexpected(
 
 
 def with_unexpected(verdict: Verdict, other: Verdict) -> Verdict:
-    """Return a verdict that also tells what is not as it was pinned; other faults come first."""
+    """Return a verdict that also says what is not as it was pinned; other faults come first."""
     if verdict.result is Validity.VALID:
         return replace(
             verdict, result=other.result, reason=other.reason, depth=other.depth, fault=other.fault
@@ -489,7 +489,7 @@ def _path_finding(
 def _issuer_finding(
     cert: x509.Certificate, depth: int, chain: Sequence[x509.Certificate], trust: TrustStore
 ) -> _Finding:
-    """Tell a server that forgets its intermediate from an authority that nobody here knows.
+    """Distinguish a missing intermediate from an authority that nobody here knows.
 
     Neither is provable without the missing certificate. An intermediate is missing when nothing
     was presented above the leaf and one of these hints at a hierarchy: the leaf says where its

@@ -1,6 +1,6 @@
 """What stapled OCSP responses and revocation lists (CRLs) say of a path of certificates.
 
-Only evidence that is at hand counts: nothing here asks the network. Evidence that is missing,
+Only evidence that is available counts: nothing here asks the network. Evidence that is missing,
 expired or not signed as it should be accuses nobody, as in browsers and OpenSSL; it is remarked
 on.
 """
@@ -28,7 +28,7 @@ from soc.trust.extensions import readable
 
 @dataclass(frozen=True)
 class Evidence:
-    """What is at hand: the stapled response (DER), and lists by the addresses they came from."""
+    """What is available: the stapled response (DER), and lists by the addresses they came from."""
 
     staple: bytes = b""
     lists: Mapping[str, x509.CertificateRevocationList] = field(default_factory=dict)
@@ -154,7 +154,7 @@ def _check_signature(signer: x509.Certificate, response: ocsp.OCSPResponse) -> N
 
     Raises:
         InvalidSignature: it has not.
-        UnsupportedAlgorithm: nobody here can tell.
+        UnsupportedAlgorithm: nobody here can say.
     """
     key = signer.public_key()
     signature, data = response.signature, response.tbs_response_bytes
@@ -235,7 +235,7 @@ def _by_list(
 
 
 def _is_whole_list_of(issuer: x509.Certificate, crl: x509.CertificateRevocationList) -> bool:
-    """Tell whether an issuer's own key has signed a list of all that it has revoked."""
+    """Return whether an issuer's own key has signed a list of all that it has revoked."""
     try:
         # Of a key that signs nothing the library says so by a TypeError.
         key: Any = issuer.public_key()

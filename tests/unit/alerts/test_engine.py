@@ -236,7 +236,7 @@ def test_a_parent_in_trouble_hides_its_children(
     report("critical", rule="site", subject="north")
     assert report("critical", parent=("site", "north")) == Result("suppressed")
     child = Alert.objects.get(subject__name="bot-1")
-    assert child.suppressed_by == "tests/site: north is in trouble"
+    assert child.suppressed_by == "tests/site: north is failing"
     report("ok", rule="site", subject="north")
     assert report("critical", parent=("site", "north")).outcome == "fired"
 

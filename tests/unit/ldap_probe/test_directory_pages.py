@@ -69,7 +69,7 @@ def test_the_list_shows_the_worst_first_with_their_last_probes(
     server("down", site="Oslo")
     another_round()
     page = shown(browser, "/directories/")
-    assert "2 directory servers, 1 in trouble" in page
+    assert "2 directory servers, 1 failing" in page
     assert re.findall(r'id="server-\d+" href="[^"]+">([^<]+)<', page) == ["down:636", "well:636"]
     assert 'aria-label="the last 1 probes: at most 0 ms, 1 not answered"' in page
     assert 'aria-label="the last 1 probes: at most 11 ms"' in page

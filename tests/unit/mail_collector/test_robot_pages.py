@@ -74,9 +74,9 @@ def test_robots_are_shown_by_their_sites_with_their_troubles(
         stream.logon("b1", event_id=1006)
     stream.watch()
     page = shown(viewer, "/robots/")
-    assert "4 robots, 2 in trouble" in page
+    assert "4 robots, 2 failing" in page
     assert "Without a site 1 robot" in page
-    assert "north 2 robots, 1 in trouble" in page
+    assert "north 2 robots, 1 failing" in page
     assert "in order" in row(page, "a1")
     assert "4.0 s" in row(page, "a1")
     assert "logons fail" in row(page, "b1")
@@ -90,7 +90,7 @@ def test_a_site_has_a_page_with_its_mailboxes_and_failures(stream: Stream, viewe
     stream.mail("a1", mailbox="plain@north.internal")
     stream.watch()
     page = shown(viewer, f"/robots/site/{site.pk}/")
-    assert "north: 1 robot, 1 in trouble" in page
+    assert "north: 1 robot, 1 failing" in page
     assert f"{mailbox('a1')} mail1 db1 a1 never never never" in page
     assert "plain@north.internal The name does not match the pattern." in page
     assert "&lt;b&gt;No&lt;/b&gt; route." in page

@@ -76,7 +76,7 @@ def test_the_list_begins_with_the_worst(viewer: Client) -> None:
     endpoint("unused", "invalid", enabled=False)
     page = text(viewer, "/certificates/")
     assert page.index("broken:443") < page.index("late:443") < page.index("fine:443")
-    assert "3 endpoints, 2 in trouble" in page
+    assert "3 endpoints, 2 failing" in page
     assert "It is self-signed." in page
     assert "unused" not in page
 
@@ -202,7 +202,7 @@ def test_an_import_writes_nothing_before_it_was_looked_at(browser: Client) -> No
     form = {"text": "www.example.org\nbad..host", "port": 8443, "action": "check"}
     page = html_of(browser.post("/certificates/import/", form, secure=True))
     assert "1 new, 0 watched already, 0 addresses to search, 1 problem" in page
-    assert "is no host name" in page
+    assert "Invalid host name" in page
     assert not Endpoint.objects.exists()
     browser.post("/certificates/import/", {**form, "action": "import"}, secure=True)
     assert str(Endpoint.objects.get()) == "www.example.org:8443"

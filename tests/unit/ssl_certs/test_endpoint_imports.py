@@ -40,10 +40,10 @@ def test_a_plain_line(line: str, host: str, port: int, server_name: str) -> None
 @pytest.mark.parametrize(
     ("line", "why"),
     [
-        ("www.example.org:0", "'0' is no port"),
-        ("www.example.org:65536", "is no port"),
-        ("https://www.example.org/", "is no port"),
-        ("a..b", "is no host name"),
+        ("www.example.org:0", "Invalid port '0': use 1 to 65535"),
+        ("www.example.org:65536", "Invalid port"),
+        ("https://www.example.org/", "Invalid port"),
+        ("a..b", "Invalid host name"),
         ("a b c", "a line is a host"),
         ("[2001:db8::1", "is written [address]:port"),
         ("192.0.2.0/33", "does not appear to be"),
@@ -114,7 +114,7 @@ def test_csv() -> None:
         ("host,interval_minutes\na.example,0", "interval_minutes: Ensure this value"),
         ("host,interval_minutes\na.example,soon", "'soon' is no number of minutes"),
         ("host\na.example,b", "it has 2 cells for 1 columns"),
-        ("host,port\n,443", "'' is no host name"),
+        ("host,port\n,443", "Invalid host name ''"),
     ],
 )
 def test_csv_that_is_not_understood_says_why(text: str, why: str) -> None:

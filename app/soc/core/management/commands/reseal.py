@@ -13,7 +13,7 @@ class Command(BaseCommand):
     help = "Encrypts every stored credential again, with the newest sealing key."
 
     def handle(self, *args: Any, **options: Any) -> None:
-        """Seal all of them anew.
+        """Seal all of them again.
 
         Raises:
             CommandError: one cannot be opened with the keys of this service.

@@ -1,6 +1,6 @@
 """Backlogs from the command line: how far behind the queues are, and what to do about it.
 
-Whoever may empty a queue is its own worker: ``purge`` runs in that worker's container, under its
+Anyone who may empty a queue is its own worker: ``purge`` runs in that worker's container, under its
 identity, and nobody else is given the right.
 """
 

@@ -166,7 +166,7 @@ def _declare_simulate(parser: ArgumentParser) -> None:
     )  # fmt: skip
     parser.add_argument("--hurry", action="store_true", help="as fast as the broker takes them")
     parser.add_argument("--minutes", type=float, default=10.0)
-    parser.add_argument("--events", type=int, default=sys.maxsize, help="end after so many")
+    parser.add_argument("--events", type=int, default=sys.maxsize, help="end after this number")
     parser.add_argument(
         "--faults", default="", metavar="NAME=NUMBER,…",
         help="silent=2 (robots), fail, duplicate, malformed, stale (shares from 0 to 1)",
