@@ -3,5 +3,6 @@
 LINKED = {
     "alerts": "alerts/",
     "alert": "alerts/<int:key>/",
+    "handover": "alerts/handover/",
     "acknowledge": "acknowledge/<str:key>/<str:secret>/",
 }

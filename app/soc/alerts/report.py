@@ -6,6 +6,7 @@ from datetime import datetime, timedelta
 
 from django.db.models import Q, QuerySet
 
+from soc.alerts import shifts
 from soc.alerts.conditions import one_line
 from soc.alerts.models import OPEN, Alert
 from soc.common.tables import as_csv
@@ -35,6 +36,13 @@ def sections(subscription: Subscription, period: Period) -> Iterator[Section]:
         notice = nothing(period.since, period.until)
     if notice:
         yield Section("alerts", notice)
+
+
+def handover(subscription: Subscription, period: Period) -> Iterator[Section]:
+    """Yield the report for whose shift begins: what the last one was like, and what is open."""
+    applications = split(subscription.applications)
+    shift = shifts.read(period.since, period.until, subscription.minimum_severity, applications)
+    yield Section("handover", shifts.notice(shift))
 
 
 def of(subscription: Subscription, since: datetime, until: datetime) -> Notice | None:

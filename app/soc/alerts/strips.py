@@ -5,8 +5,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
-from django.db.models import Count, Q
-from django.db.models.functions import TruncMinute
+from django.db.models import Count, Q, QuerySet
+from django.db.models.functions import TruncHour, TruncMinute
 
 from soc.alerts.lists import TONES
 from soc.alerts.models import Alert, AlertEvent, Subject
@@ -136,14 +136,14 @@ def strip(changes: Iterable[tuple[datetime, str, int]], now: datetime) -> Strip:
 
 @dataclass(frozen=True)
 class AlertChanges:
-    """How many alerts fired and were resolved in each quarter of an hour, the oldest first."""
+    """How many alerts fired and were resolved in each 96th of a time, the oldest first."""
 
     fired: Sequence[int]
     resolved: Sequence[int]
 
     @property
     def highest(self) -> int:
-        """The most of either in a quarter of an hour."""
+        """The most of either in one part."""
         return max(*self.fired, *self.resolved)
 
     @property
@@ -179,16 +179,23 @@ class AlertChanges:
 
 def of_site(now: datetime) -> AlertChanges:
     """Return the changes of the whole site in 24 hours."""
-    # In whole minutes: the number of rows that the database answers with has a bound.
+    return of_period(AlertEvent.objects.all(), now - DAY, now)
+
+
+def of_period(events: QuerySet[AlertEvent], since: datetime, until: datetime) -> AlertChanges:
+    """Return the changes among events in a period, in 96 parts of it."""
     kinds = (AlertEvent.Kind.FIRED, AlertEvent.Kind.RESOLVED)
+    part = (until - since) / QUARTERS
+    # In whole minutes, or hours of a long time: the number of rows has a bound.
+    whole = TruncMinute if until - since <= 2 * DAY else TruncHour
     counted = (
-        AlertEvent.objects.filter(at__gt=now - DAY, at__lte=now, kind__in=kinds)
+        events.filter(at__gt=since, at__lte=until, kind__in=kinds)
         .order_by()
-        .values("kind", minute=TruncMinute("at", tzinfo=UTC))
+        .values("kind", moment=whole("at", tzinfo=UTC))
         .annotate(n=Count("pk"))
     )
     bars = {str(kind): [0] * QUARTERS for kind in kinds}
     for row in counted:
-        ago = min(QUARTERS - 1, max(0, (now - row["minute"]) // QUARTER))
+        ago = min(QUARTERS - 1, max(0, (until - row["moment"]) // part))
         bars[row["kind"]][QUARTERS - 1 - ago] += row["n"]
     return AlertChanges(*bars.values())

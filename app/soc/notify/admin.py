@@ -21,7 +21,7 @@ from unfold.widgets import UnfoldAdminTextareaWidget
 from soc.common.times import local
 from soc.core.admin import ReadOnlyAdmin, preformatted
 from soc.notify import channels, destinations, health, outbox, relay, reports, templates, tickets
-from soc.notify.models import LIFE, OutboundMail, Subscription, words_of
+from soc.notify.models import LIFE, OutboundMail, Subscription
 from soc.notify.recipients import Recipients
 
 
@@ -135,7 +135,7 @@ class SubscriptionAdmin(ModelAdmin):
         self, request: HttpRequest, subscription: Subscription, form: ModelForm, change: bool
     ) -> None:
         """Plan the next report again when its time has changed."""
-        if {"enabled", "report", "report_at", "report_also_at"} & set(form.changed_data):
+        if {"enabled", "report", "report_at", "report_also_at", "rota"} & set(form.changed_data):
             subscription.next_report_at = reports.first_after(subscription, timezone.now())
         if {"enabled", "report"} & set(form.changed_data):
             # What came up while nobody wanted reports is not reported afterwards.
@@ -287,7 +287,7 @@ class OutboundMailAdmin(ReadOnlyAdmin):
     @display(description="Refused for")
     def refused_list(self, mail: OutboundMail) -> str:
         """Return the recipients that the relay refuses, with its words."""
-        return words_of(mail.refused) or "nobody"
+        return templates.words_of(mail.refused) or "nobody"
 
     @display(description="Notices of this digest")
     def notices(self, mail: OutboundMail) -> SafeString | str:

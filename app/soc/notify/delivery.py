@@ -30,7 +30,6 @@ from soc.notify.models import (
     OutboundMail,
     Relay,
     Subscription,
-    words_of,
 )
 from soc.notify.recipients import Recipients
 
@@ -298,11 +297,11 @@ def _words(mail: OutboundMail, replies: Mapping[str, str]) -> str:
     distinct = set(replies.values())
     if len(distinct) == 1 and len(replies) == len(mail.recipients):
         return distinct.pop()
-    return words_of(replies)
+    return templates.words_of(replies)
 
 
 def _mark_sent(mail: OutboundMail, code: int | None) -> None:
-    refused = words_of(mail.refused)
+    refused = templates.words_of(mail.refused)
     sent = {"state": State.SENT, "next_try_at": None, "sent_at": timezone.now()}
     _settle(mail, {**sent, "smtp_code": code, "last_error": refused})
     if refused:

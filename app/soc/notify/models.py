@@ -1,7 +1,6 @@
 """Subscriptions, the outbox of what goes to them, and the relay or destination that takes it."""
 
 import uuid
-from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from datetime import time as clock_time
@@ -99,6 +98,7 @@ class Subscription(models.Model):
         NONE = "none", "no report"
         DAILY = "daily"
         WEEKLY = "weekly", "weekly, on Monday"
+        HANDOVER = "handover", "when a shift of its rota begins"
 
     name = models.CharField(max_length=100, unique=True)
     enabled = models.BooleanField(
@@ -245,6 +245,8 @@ class Subscription(models.Model):
             wrong["recipients"] = "This channel posts to its address: leave the recipients empty."
         if not channel.digests and self.digest_minutes:
             wrong["digest_minutes"] = "This channel opens and closes each alert: use 0."
+        if self.report == self.Report.HANDOVER and self.rota is None:
+            wrong["report"] = "Only a rota has shifts: choose one."
         if not channel.digests and self.report != self.Report.NONE:
             wrong["report"] = "This channel opens and closes each alert: it takes no reports."
         if wrong:
@@ -492,8 +494,3 @@ class Destination(models.Model):
 
     def __str__(self) -> str:
         return f"down since {self.down_since}" if self.down_since else "up"
-
-
-def words_of(refused: Mapping[str, str]) -> str:
-    """Return what the relay said of the recipients it refused, in one line."""
-    return "; ".join(f"{address}: {words}" for address, words in refused.items())

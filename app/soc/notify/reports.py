@@ -1,7 +1,8 @@
 """When the reports of subscriptions are due; what stands in them the applications say.
 
 Each application may have a module ``report`` with a function ``sections`` of a subscription and a
-period, which yields a `Section` for each mail. The only clock is the subscription's.
+period, which yields a `Section` for each mail, and one ``handover``, for whose shift begins. The
+only clock is the subscription's, or that of its rota.
 """
 
 from collections.abc import Iterator
@@ -10,13 +11,15 @@ from datetime import datetime, timedelta
 from itertools import count
 
 from django.db import transaction
-from django.db.models import Q
+from django.db.models import Q, QuerySet
 from django.utils import timezone
 
 from soc.common import plugins
 from soc.notify import outbox
 from soc.notify.models import Subscription
 from soc.notify.templates import Notice
+from soc.oncall import plan
+from soc.oncall.plan import HORIZON
 
 MONDAY = 0
 
@@ -47,12 +50,18 @@ def send_due(now: datetime) -> int:
 
 
 def _send(subscription: Subscription, covered: Period) -> int:
+    handover = subscription.report == Subscription.Report.HANDOVER
+    reports = [
+        getattr(module, "handover" if handover else "sections", None)
+        for module in plugins.modules("report")
+    ]
     return sum(
         outbox.enqueue_report(
             section.notice, f"report:{section.key}:{covered.until:%Y-%m-%d %H:%M}", subscription
         )
-        for module in plugins.modules("report")
-        for section in module.sections(subscription, covered)
+        for sections in reports
+        if sections
+        for section in sections(subscription, covered)
     )
 
 
@@ -65,6 +74,7 @@ def due(now: datetime) -> Iterator[Subscription]:
     After an outage a subscription gets one report, not one a day.
     """
     reported = Subscription.objects.filter(enabled=True).exclude(report=Subscription.Report.NONE)
+    _follow_rotas(reported, now)
     for subscription in reported.filter(Q(next_report_at=None) | Q(next_report_at__lte=now)):
         planned = subscription.next_report_at
         values = {"next_report_at": first_after(subscription, now)}
@@ -73,6 +83,16 @@ def due(now: datetime) -> Iterator[Subscription]:
         mine = Subscription.objects.filter(pk=subscription.pk, next_report_at=planned)
         if mine.update(**values) and planned:
             yield subscription
+
+
+def _follow_rotas(reported: QuerySet[Subscription], now: datetime) -> None:
+    """Plan the reports of shifts again: a rota may have been changed since they were planned."""
+    ahead = reported.filter(report=Subscription.Report.HANDOVER, next_report_at__gt=now)
+    for subscription in ahead:
+        planned, begins = subscription.next_report_at, first_after(subscription, now)
+        if planned != begins:
+            mine = Subscription.objects.filter(pk=subscription.pk, next_report_at=planned)
+            mine.update(next_report_at=begins)
 
 
 def period(subscription: Subscription, now: datetime) -> Period:
@@ -95,12 +115,22 @@ def first_after(subscription: Subscription, now: datetime) -> datetime | None:
     """
     if subscription.report == Subscription.Report.NONE:
         return None
+    if subscription.report == Subscription.Report.HANDOVER:
+        return min(_handovers(subscription, now, now + HORIZON), default=None)
     return next(moment for moment in _moments(subscription, now, 1) if _is_after(moment, now))
 
 
 def _last_until(subscription: Subscription, now: datetime) -> datetime:
     """Return the last moment up to ``now`` at which a report is due."""
+    if subscription.report == Subscription.Report.HANDOVER:
+        return max(_handovers(subscription, now - HORIZON, now), default=now - HORIZON)
     return next(moment for moment in _moments(subscription, now, -1) if not _is_after(moment, now))
+
+
+def _handovers(subscription: Subscription, since: datetime, until: datetime) -> list[datetime]:
+    """Return when shifts of a subscription's rota begin, after a moment and up to another."""
+    plans = plan.read(until, [subscription.rota_id]) if subscription.rota_id else []
+    return [begins for one in plans for begins in one.handovers(since, until)]
 
 
 def _moments(subscription: Subscription, now: datetime, step: int) -> Iterator[datetime]:

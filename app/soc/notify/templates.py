@@ -197,3 +197,8 @@ def noted(text: str, html: str, note: str) -> tuple[str, str]:
     """Return a mail's bodies headed by a note on the mail itself."""
     shown = render_to_string("notify/note.html", {"note": note})
     return f"{note}\n\n{text}", html.replace(NOTE, shown, 1)
+
+
+def words_of(refused: Mapping[str, str]) -> str:
+    """Return what the relay said of the recipients it refused, in one line."""
+    return "; ".join(f"{address}: {words}" for address, words in refused.items())

@@ -74,11 +74,11 @@ class Plan:
         """Return the times between two moments in which nobody is on call who ought to be."""
         return [span for span in self.spans(since, until) if span.is_gap]
 
-    def changes(self, since: datetime, until: datetime) -> Iterator[datetime]:
-        """Yield the moments between two in which one person follows another, or nobody."""
-        for span in self.spans(since, until):
-            if since < span.start <= until:
-                yield span.start
+    def handovers(self, since: datetime, until: datetime) -> list[datetime]:
+        """Return the moments after one, up to another, at which somebody's shift begins."""
+        # One that begins at the end is no part of what is before it.
+        spans = self.spans(since, until + timedelta(seconds=1))
+        return [span.start for span in spans if span.person and since < span.start <= until]
 
     def spans(self, since: datetime, until: datetime) -> list[OnCall]:
         """Return who is on call between two moments, without a hole and in order."""
