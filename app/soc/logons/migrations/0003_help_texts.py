@@ -1,4 +1,5 @@
 import datetime
+
 import django.core.validators
 from django.db import migrations, models
 

@@ -1,7 +1,9 @@
 import datetime
+
 import django.core.validators
-import soc.mail_collector.mailboxes
 from django.db import migrations, models
+
+import soc.mail_collector.mailboxes
 
 
 class Migration(migrations.Migration):
