@@ -25,7 +25,7 @@ from django.urls.resolvers import RoutePattern
 from gunicorn.config import Config
 
 from soc import addresses as known_addresses
-from soc.provision import broker, environment, grants, site
+from soc.provision import broker, environment, grants, programs, site
 from soc.runtime.celery import app
 from soc.runtime.queues import (
     DEAD_LETTER_EXCHANGE,
@@ -46,7 +46,7 @@ ONE_SHOT = {"migrate"}
 
 def supervisor_programs() -> dict[str, configparser.SectionProxy]:
     parser = configparser.RawConfigParser()
-    parser.read(REPOSITORY / "configs" / "supervisor" / "supervisord.conf")
+    parser.read_string(programs.render())
     return {
         name.removeprefix("program:"): parser[name]
         for name in parser.sections()
