@@ -61,6 +61,8 @@ class Claim:
     mails: Sequence[OutboundMail] = ()
     wait: float = 0.0
     probe: bool = False
+    trial: bool = False
+    """The one mail tries whether the relay is back."""
 
 
 def exceeds_a_batch() -> bool:
@@ -83,7 +85,7 @@ def send_due() -> int:
         elif claim.wait:
             time.sleep(min(claim.wait, left))
         elif claim.mails:
-            sent += _send(claim.mails, began, end)
+            sent += _send(claim, began, end)
         else:
             break
     return sent
@@ -112,7 +114,7 @@ def _claim() -> Claim:
     with transaction.atomic():
         row = relay.locked()
         if row.down_since is not None and relay.take_probe(row, now):
-            return Claim(probe=True)
+            return _trial(now) if row.probed_by_mail else Claim(probe=True)
         relay.refill(row, now)
         down = destinations.down()
         claimable = rows.claimable(row.down_since is not None, down, now)
@@ -123,15 +125,27 @@ def _claim() -> Claim:
         mails = _bundled(destinations.one_each(heads, down, now), row, now)
         row.tokens -= len(mails)
         row.save(update_fields=["tokens", "tokens_at"])
-        for mail in mails:
-            mail.attempts += 1
-        OutboundMail.objects.filter(pk__in=[mail.pk for mail in mails]).update(
-            state=State.SENDING,
-            next_try_at=now + CLAIM,
-            attempts=F("attempts") + 1,
-            alone=True,
-        )
+        _take(mails, now)
     return Claim(mails)
+
+
+def _trial(now: datetime) -> Claim:
+    """Claim the mail that is due first, to try the relay with it."""
+    due = rows.due(now).filter(channel=channels.EMAIL)
+    mails = list(rows.unlocked(due).order_by("next_try_at")[:1])
+    _take(mails, now)
+    return Claim(mails, probe=not mails, trial=True)
+
+
+def _take(mails: Sequence[OutboundMail], now: datetime) -> None:
+    for mail in mails:
+        mail.attempts += 1
+    OutboundMail.objects.filter(pk__in=[mail.pk for mail in mails]).update(
+        state=State.SENDING,
+        next_try_at=now + CLAIM,
+        attempts=F("attempts") + 1,
+        alone=True,
+    )
 
 
 def _bundled(heads: Iterable[OutboundMail], row: Relay, now: datetime) -> list[OutboundMail]:
@@ -229,9 +243,9 @@ def _named(members: Iterable[OutboundMail]) -> list[str]:
 # --- Sending ------------------------------------------------------------------------------------
 
 
-def _send(mails: Sequence[OutboundMail], began: datetime, end: float) -> int:
+def _send(claim: Claim, began: datetime, end: float) -> int:
     """Send claimed mails until ``end`` on the monotonic clock; return how many went out."""
-    sent = 0
+    sent, mails = 0, claim.mails
     for position, mail in enumerate(mails):
         if position and time.monotonic() > end:
             _release(mails[position:])
@@ -239,7 +253,7 @@ def _send(mails: Sequence[OutboundMail], began: datetime, end: float) -> int:
         try:
             replies = channels.of(mail.channel).deliver(mail) if mail.outstanding else {}
         except smtp.RelayDown as error:
-            relay.mark_down(error, began)
+            relay.mark_down(error, began, by_mail=error.by_mail)
             _release(mails[position:], str(error))
             break
         except smtp.ConnectionLost as error:
@@ -258,6 +272,8 @@ def _send(mails: Sequence[OutboundMail], began: datetime, end: float) -> int:
         else:
             if mail.channel != channels.EMAIL:
                 destinations.mark_up(mail)
+            elif claim.trial:
+                relay.mark_up()
             sent += _record(mail, replies)
     return sent
 

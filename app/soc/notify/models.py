@@ -1,7 +1,6 @@
 """Subscriptions, the outbox of what goes to them, and the relay or destination that takes it."""
 
 import uuid
-from dataclasses import dataclass
 from datetime import datetime, timedelta
 from datetime import time as clock_time
 from email.utils import make_msgid
@@ -437,30 +436,6 @@ class OutboundMail(models.Model):
         ]
 
 
-BURST = 10
-"""Seconds' worth of mails that may go out at once after a pause."""
-
-
-@dataclass(frozen=True)
-class Pace:
-    """How many mails may go out, as a bucket of tokens that fills with time."""
-
-    per_minute: int
-
-    @property
-    def size(self) -> float:
-        """How many tokens the bucket holds at most."""
-        return max(1.0, self.per_minute * BURST / 60)
-
-    def filled(self, tokens: float, seconds: float) -> float:
-        """Return the tokens after this many seconds."""
-        return min(self.size, tokens + max(0.0, seconds) * self.per_minute / 60)
-
-    def wait(self, tokens: float) -> float:
-        """Return the seconds until the bucket holds a whole token."""
-        return max(0.0, (1 - tokens) * 60 / self.per_minute)
-
-
 class Relay(models.Model):
     """What all workers know of the site's one relay: whether it is down, and the pace.
 
@@ -472,6 +447,9 @@ class Relay(models.Model):
     next_probe_at = models.DateTimeField(null=True)
     failures = models.PositiveIntegerField(default=0)
     last_error = models.TextField(blank=True)
+    probed_by_mail = models.BooleanField(
+        default=False, help_text="It refuses the site after DATA: a mail tries whether it is back."
+    )
     tokens = models.FloatField(default=0)
     tokens_at = models.DateTimeField(null=True, help_text="Empty: the bucket is full.")
 

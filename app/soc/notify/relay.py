@@ -12,7 +12,8 @@ from django.conf import settings
 from django.db import transaction
 from django.utils import timezone
 
-from soc.notify.models import Pace, Relay
+from soc.notify.models import Relay
+from soc.notify.pace import Pace
 
 FIRST_PROBE = timedelta(seconds=10)
 LAST_PROBE = timedelta(minutes=5)
@@ -55,10 +56,11 @@ def take_probe(row: Relay, now: datetime) -> bool:
     return True
 
 
-def mark_down(error: Exception, began: datetime) -> None:
+def mark_down(error: Exception, began: datetime, *, by_mail: bool = False) -> None:
     """Record that the relay could not be used in an attempt that began at a moment.
 
-    An attempt that began before the relay came back says nothing of it now.
+    An attempt that began before the relay came back says nothing of it now. ``by_mail``: only a
+    mail shows whether it is cured.
     """
     now = timezone.now()
     with transaction.atomic():
@@ -71,6 +73,7 @@ def mark_down(error: Exception, began: datetime) -> None:
         row.failures += 1
         row.next_probe_at = now + wait(row.failures)
         row.last_error = str(error)
+        row.probed_by_mail = by_mail
         row.save()
 
 

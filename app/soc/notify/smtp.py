@@ -42,7 +42,14 @@ logger = logging.getLogger(__name__)
 
 
 class RelayDown(Exception):
-    """The relay itself cannot be reached or used, whatever the mail."""
+    """The relay itself cannot be reached or used, whatever the mail.
+
+    ``by_mail``: it says so after a whole mail only, and so only a mail can show that it is cured.
+    """
+
+    def __init__(self, words: str, *, by_mail: bool = False) -> None:
+        super().__init__(words)
+        self.by_mail = by_mail
 
 
 class ConnectionLost(Exception):
@@ -93,6 +100,17 @@ class SmtpReply:
         return by_code or self.status in _TOO_LARGE
 
     @property
+    def refuses_the_sender(self) -> bool:
+        """Whether it is the site, and not the mail, that is refused after a whole mail.
+
+        Exchange Online judges who may send as whom after DATA (learn.microsoft.com, "Email
+        non-delivery reports"). A bare 5.7.1 is said of spam as well, and is the mail's own.
+        """
+        if self.step != SmtpStep.CONTENT or not 500 <= self.code < 600:
+            return False
+        return self.status in (*_ABOUT_THE_SENDER, *_MAY_NOT_SEND)
+
+    @property
     def may_concern_the_site(self) -> bool:
         """Whether it may refuse all that the site sends, whichever the recipient is.
 
@@ -112,6 +130,8 @@ _STATUS = re.compile(r"(?<![\d.])[245]\.\d{1,3}\.\d{1,3}(?![\d.])")
 _MAILBOX_FULL = "5.2.2"
 _TOO_LARGE = ("5.2.3", "5.3.4")
 _ABOUT_THE_SENDER = ("5.1.7", "5.1.8")
+# Not authenticated, may not send as, blocked tenants and addresses, SendAsDenied.
+_MAY_NOT_SEND = ("5.7.57", "5.7.60", "5.7.64", "5.7.705", "5.7.708", "5.7.750", "5.2.252")
 _ABOUT_THE_RECIPIENT = ("5.1.", "5.2.", "5.4.", "5.6.")
 
 
@@ -158,6 +178,9 @@ def deliver(mail: OutboundMail, others: Callable[[], Sequence[str]]) -> dict[str
         if not any(reply.too_large for reply in replies.values()):
             break
         logger.warning("Mail %s is too large for the relay (%s)", mail.pk, form.name)
+    if refusal := next((r for r in replies.values() if r.refuses_the_sender), None):
+        close()
+        raise RelayDown(_refuses(refusal), by_mail=True)
     if _all_refused(replies):
         _ask(list(dict.fromkeys((*others(), *mail.outstanding))), end)
     if _connection is not None:
@@ -196,11 +219,15 @@ def _ask(addresses: Iterable[str], end: float) -> None:
         raise RelayDown(f"{_name()} cannot be used: {error}") from error
     if reply.code == CLOSING or reply.may_concern_the_site or reply.step == SmtpStep.SENDER:
         close()
-        raise RelayDown(
-            f"{_name()} refuses all mail of this site at {reply.step.value}: {reply.code} "
-            f"{reply.text}. Check SOC_SMTP_USER, its password, SOC_MAIL_FROM and what the relay "
-            "lets them send."
-        )
+        raise RelayDown(_refuses(reply))
+
+
+def _refuses(reply: SmtpReply) -> str:
+    return (
+        f"{_name()} refuses all mail of this site at {reply.step.value}: {reply.code} "
+        f"{reply.text}. Check SOC_SMTP_USER, its password, SOC_MAIL_FROM and what the relay "
+        "lets them send."
+    )
 
 
 def _asked(relay: smtplib.SMTP, addresses: Iterable[str]) -> SmtpReply:

@@ -5,11 +5,8 @@ from __future__ import annotations
 import email.utils
 import json
 import ssl
-import threading
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
 from datetime import timedelta
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +15,7 @@ import urllib3
 
 import pki
 from mailing import NOTICE, Clock, FakeRelay, Outage, make_due, states
+from receiver import Receiver, serve
 from soc.core.severity import Severity
 from soc.notify import channels, delivery, outbox
 from soc.notify.channels import destination, http, webhook
@@ -28,47 +26,6 @@ pytestmark = pytest.mark.django_db
 
 POSTING = [kind.name for kind in channels.KINDS if kind.name != channels.EMAIL]
 SECRET = "one-secret"
-
-
-@dataclass
-class Receiver:
-    """An HTTPS server that keeps what it takes, and answers as it is told."""
-
-    port: int = 0
-    status: int = 200
-    headers: dict[str, str] = field(default_factory=dict)
-    stalls: bool = False
-    """Take the request and never answer."""
-    heard: list[tuple[str, dict[str, str], bytes]] = field(default_factory=list)
-    taken: list[tuple[str, dict[str, str], bytes]] = field(default_factory=list)
-    judge: Callable[[dict[str, str], bytes], bool] | None = None
-    """Whether the credential of a request is good, where that matters."""
-    released: threading.Event = field(default_factory=threading.Event)
-
-
-class _Handler(BaseHTTPRequestHandler):
-    def do_POST(self) -> None:
-        receiver: Receiver = self.server.receiver  # type: ignore[attr-defined]
-        body = self.rfile.read(int(self.headers["Content-Length"]))
-        request = (self.path, dict(self.headers.items()), body)
-        receiver.heard.append(request)
-        if receiver.stalls:
-            receiver.released.wait()
-            return
-        status = receiver.status
-        if receiver.judge and not receiver.judge(request[1], body):
-            status = 403
-        if status < 300:
-            receiver.taken.append(request)
-        self.send_response(status)
-        for name, value in receiver.headers.items():
-            self.send_header(name, value)
-        self.send_header("Content-Length", "5")
-        self.end_headers()
-        self.wfile.write(b"words")
-
-    def log_message(self, *_: Any) -> None:
-        """Say nothing."""
 
 
 @pytest.fixture
@@ -93,22 +50,10 @@ def certified(authority: pki.Issued, tmp_path: Path) -> tuple[Path, ssl.SSLConte
 
 @pytest.fixture
 def receiver(certified: tuple[Path, ssl.SSLContext], settings: Any) -> Iterator[Receiver]:
-    with ThreadingHTTPServer(("127.0.0.1", 0), _Handler) as server:
-        server.daemon_threads = True
-        server.block_on_close = False
-        # The handshake belongs to the request's thread, not to the one that accepts.
-        server.socket = certified[1].wrap_socket(
-            server.socket, server_side=True, do_handshake_on_connect=False
-        )
-        receiver = server.receiver = Receiver(port=server.server_address[1])  # type: ignore[attr-defined]
+    with serve(certified[1]) as receiver:
         settings.WEBHOOK_HOSTS = [f"localhost:{receiver.port}"]
         settings.WEBHOOK_NETWORKS = ["127.0.0.0/8", "::1/128"]
-        threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
-        try:
-            yield receiver
-        finally:
-            receiver.released.set()
-            server.shutdown()
+        yield receiver
 
 
 def subscribe(channel: str, receiver: Receiver, **values: Any) -> Subscription:

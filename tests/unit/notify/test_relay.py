@@ -13,7 +13,8 @@ import pytest
 from mailing import NOTICE, Clock, FakeRelay, Outage, relay_row, states
 from soc.core.severity import Severity
 from soc.notify import delivery, health, outbox, relay, smtp, tasks
-from soc.notify.models import OutboundMail, Pace, Relay, Subscription
+from soc.notify.models import OutboundMail, Relay, Subscription
+from soc.notify.pace import Pace
 from soc.notify.templates import Notice
 
 pytestmark = pytest.mark.django_db
