@@ -54,7 +54,10 @@ def turns(servers: Iterable[DirectoryServer]) -> dict[int, Turns]:
     watched = DirectoryServer.objects.filter(enabled=True, credential__in=doubtful)
     taken = set(watched.filter(_TOOK_IT).values_list("credential", flat=True)) if doubtful else ()
     return {
-        key: Turns([] if is_held(used[key]) else _order(asked, only_takers=key in taken))
+        key: Turns(
+            [] if is_held(used[key]) else _order(asked, only_takers=key in taken),
+            [server.pk for server in asked if server.bind_refusals],
+        )
         for key, asked in using.items()
     }
 

@@ -1,6 +1,7 @@
 """Rounds of probes: the servers that are due, all at once, and what that makes of them."""
 
 import logging
+import time
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -20,11 +21,17 @@ from soc.ldap_probe.models import DirectoryServer, ProbeResult, State
 from soc.ldap_probe.probe import HAS_CLIENT, DirectoryTarget, Finding, Phase, Security, probe
 from soc.ldap_probe.turns import Turn, Turns
 
-MOST_AT_ONCE = 100
-"""Servers of one round, each probed by a thread of its own (docs/ldap.md has the measurement).
+MOST_IN_A_ROUND = 500
+"""Servers that one round claims: those that hang must keep only their own threads busy."""
 
-A probe lasts 15 s at most, and up to 25 s more while it waits for its turn at a credential.
+MOST_AT_ONCE = 100
+"""Servers that are probed at the same time, by threads (docs/ldap.md has the measurement).
+
+A probe lasts 15 s at most, and waits until 25 s of the round are over for its turn at a credential.
 """
+
+BEGUN_WITHIN = 25.0
+"""Seconds of a round after which no probe begins: the rest is due at once, in the next round."""
 
 CLAIM = timedelta(seconds=120)
 """How long a claimed server waits for its round; one whose round was lost falls due again."""
@@ -64,7 +71,7 @@ def claim(now: datetime) -> list[DirectoryServer]:
     can_skip = connection.features.has_select_for_update_skip_locked
     with transaction.atomic():
         locked = waiting.order_by("next_probe_at").select_for_update(skip_locked=can_skip)
-        found = dict(locked.values_list("pk", "credential")[:MOST_AT_ONCE])
+        found = dict(locked.values_list("pk", "credential")[:MOST_IN_A_ROUND])
         leased = credentials.lease({key for key in found.values() if key}, now + CLAIM, now)
         keys = [pk for pk, key in found.items() if key is None or key in leased]
         DirectoryServer.objects.filter(pk__in=keys).update(next_probe_at=now + CLAIM)
@@ -76,19 +83,39 @@ def claim(now: datetime) -> list[DirectoryServer]:
 # --- Probing ------------------------------------------------------------------------------------
 
 
-def probe_all(servers: Sequence[DirectoryServer]) -> dict[int, Finding]:
+def probe_all(servers: Sequence[DirectoryServer]) -> dict[int, Finding | None]:
     """Probe servers at the same time; return what was found by the servers' keys.
 
-    A server that waited too long for its turn at a credential may have no finding.
+    There is None for one that waited too long for its turn at a credential, and nothing for one
+    whose probe could not begin in time.
     """
     turns = credentials.turns(servers)
+    last_start = time.monotonic() + BEGUN_WITHIN
     with ThreadPoolExecutor(min(len(servers), MOST_AT_ONCE), thread_name_prefix="probe") as pool:
         pending = {
-            server.pk: pool.submit(_probe, server, turns.get(server.credential_id or 0))
-            for server in servers
+            server.pk: pool.submit(_begin, server, turns.get(server.credential_id or 0), last_start)
+            for server in _firsts_first(servers, turns)
         }
-    found = {key: future.result() for key, future in pending.items()}
-    return {key: finding for key, finding in found.items() if finding is not None}
+    began = ((key, future.result()) for key, future in pending.items())
+    return {key: result[0] for key, result in began if result}
+
+
+def _firsts_first(
+    servers: Sequence[DirectoryServer], turns: Mapping[int, Turns]
+) -> list[DirectoryServer]:
+    """Return the servers that others of their credential wait for before all others."""
+    firsts = {one.order[0] for one in turns.values() if one.order}
+    return sorted(servers, key=lambda server: server.pk not in firsts)
+
+
+def _begin(
+    server: DirectoryServer, turns: Turns | None, last_start: float
+) -> tuple[Finding | None] | None:
+    if time.monotonic() > last_start:
+        if turns:
+            turns.leave(server.pk, None)
+        return None
+    return (_probe(server, turns),)
 
 
 def _probe(server: DirectoryServer, turns: Turns | None) -> Finding | None:
@@ -140,7 +167,7 @@ def target_of(server: DirectoryServer) -> DirectoryTarget:
 
 
 @again_after_deadlock
-def record(servers: Sequence[DirectoryServer], findings: Mapping[int, Finding]) -> int:
+def record(servers: Sequence[DirectoryServer], findings: Mapping[int, Finding | None]) -> int:
     """Record and report what was found; return how many mails that makes."""
     now = timezone.now()
     with transaction.atomic():
@@ -149,19 +176,21 @@ def record(servers: Sequence[DirectoryServer], findings: Mapping[int, Finding]) 
             pk__in=[server.pk for server in servers], enabled=True
         )
         keys = set(watched.select_for_update().order_by("pk").values_list("pk", flat=True))
-        if late := keys - findings.keys():
-            watched.filter(pk__in=late).update(next_probe_at=now + RETRY)
-            keys -= late
+        found = {key: finding for key, finding in findings.items() if finding is not None}
+        watched.filter(pk__in=keys - findings.keys()).update(next_probe_at=now)
+        watched.filter(pk__in=keys & findings.keys() - found.keys()).update(
+            next_probe_at=now + RETRY
+        )
         # Copies: a transaction that begins again begins with the servers as they were.
-        present = [copy(server) for server in servers if server.pk in keys]
-        results = [_take(server, findings[server.pk], now) for server in present]
-        _compare(present, findings, now)
+        present = [copy(server) for server in servers if server.pk in keys & found.keys()]
+        results = [_take(server, found[server.pk], now) for server in present]
+        _compare(present, found, now)
         for server, result in zip(present, results, strict=True):
             result.lag = server.lag
-        used = credentials.note(present, findings, now)
+        used = credentials.note(present, found, now)
         DirectoryServer.objects.bulk_update(present, _STATE_FIELDS)
         ProbeResult.objects.bulk_create(results)
-        return conditions.report(present, results, findings, credentials=used, at=now)
+        return conditions.report(present, results, found, credentials=used, at=now)
 
 
 def _take(server: DirectoryServer, finding: Finding, now: datetime) -> ProbeResult:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import threading
+from concurrent.futures import Future, ThreadPoolExecutor
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -329,6 +330,40 @@ def test_a_turn_that_does_not_come_in_time_is_late() -> None:
     )
     turns.leave(1, bound=False)
     assert turns.wait(2) == Turn.REFUSED
+
+
+def wait_aside(turns: Turns, key: int) -> Future[Turn]:
+    return ThreadPoolExecutor(1).submit(turns.wait, key)
+
+
+def test_once_it_is_taken_whoever_comes_to_the_bind_goes_on() -> None:
+    turns = Turns([1, 2, 3])
+    assert turns.wait(1) == Turn.GRANTED
+    third = wait_aside(turns, 3)
+    turns.leave(1, bound=True)
+    # The second hangs before it comes to the bind.
+    assert third.result(10) == Turn.GRANTED
+    second = wait_aside(turns, 2)
+    turns.leave(3, bound=True)
+    assert second.result(10) == Turn.GRANTED
+
+
+def test_who_has_refused_it_is_asked_when_the_others_have_left() -> None:
+    turns = Turns([1, 2, 3], last=[3])
+    assert turns.wait(1) == Turn.GRANTED
+    third = wait_aside(turns, 3)
+    turns.leave(1, bound=True)
+    with pytest.raises(TimeoutError):
+        third.result(0.05)
+    turns.leave(2, bound=None)
+    assert third.result(10) == Turn.GRANTED
+
+
+def test_the_first_is_waited_for_and_then_the_next_candidate_is_asked() -> None:
+    impatient = Turns([1, 2], patience=0)
+    assert impatient.wait(2) == Turn.GRANTED
+    patient = Turns([1, 2], seconds=0.1)
+    assert patient.wait(2) == Turn.LATE
 
 
 def test_two_workers_do_not_bind_with_one_credential_at_the_same_time() -> None:

@@ -74,10 +74,20 @@ def test_the_longest_round_ends_before_the_tasks_time_limit() -> None:
     from soc.ldap_probe.probe import MOST_SECONDS
 
     assert (
-        MOST_SECONDS + turns.SECONDS
+        MOST_SECONDS + max(turns.SECONDS, rounds.BEGUN_WITHIN)
         < BY_NAME["ldap_probe"].soft_time_limit
         < rounds.CLAIM.total_seconds()
     )
+
+
+def test_what_could_not_begin_in_time_is_due_at_once(
+    directory: Directory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one = server("dc1")
+    monkeypatch.setattr(rounds, "BEGUN_WITHIN", -1.0)
+    assert another_round() == 0
+    assert (reloaded(one).state, directory.asked) == (State.UNKNOWN, [])
+    assert reloaded(one).next_probe_at <= timezone.now()
 
 
 def test_without_the_client_nothing_is_probed_and_nobody_is_alarmed(
