@@ -20,7 +20,7 @@ image_that_ran() {
 
 # A new site has nothing to migrate; other sites of this host may run what has the name.
 adopt_first_image() {
-    if present "$(value APP_IMAGE)"; then
+    if present "$(value APP_IMAGE)" && [ -n "$(docker ps --all --quiet --filter "ancestor=$(value APP_IMAGE)")" ]; then
         docker rmi "$next" >/dev/null
         next=
     else
