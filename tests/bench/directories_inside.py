@@ -14,6 +14,7 @@ django.setup()
 from django.utils import timezone  # noqa: E402
 
 from soc.ldap_probe import rounds  # noqa: E402
+from soc.ldap_probe.diagnostics import Security  # noqa: E402
 from soc.ldap_probe.models import (  # noqa: E402
     Authority,
     Credential,
@@ -22,7 +23,7 @@ from soc.ldap_probe.models import (  # noqa: E402
     Profile,
     State,
 )
-from soc.ldap_probe.probe import DirectoryTarget, Security, probe  # noqa: E402
+from soc.ldap_probe.probe import DirectoryTarget, probe  # noqa: E402
 
 SUFFIX = "dc=directory,dc=internal"
 

@@ -20,7 +20,8 @@ import pki
 from harness import missing, new_name, run, wait_for
 from soc.common.net import a_label
 from soc.ssl_certs import probe
-from soc.ssl_certs.probe import Presented, StartTls, Target
+from soc.ssl_certs.probe import Presented
+from soc.ssl_certs.targets import StartTls, Target
 from soc.trust import chain
 from soc.trust.chain import Validity
 from soc.trust.revocation import Evidence

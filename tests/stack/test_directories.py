@@ -17,8 +17,9 @@ import slapd
 from harness import Stack, run, wait_for, wait_until_equal
 from soc.core.severity import Severity
 from soc.ldap_probe import replication, speed
+from soc.ldap_probe.diagnostics import Security
 from soc.ldap_probe.models import DirectoryServer, Limit
-from soc.ldap_probe.probe import DirectoryTarget, Security, probe
+from soc.ldap_probe.probe import DirectoryTarget, probe
 from soc.ssl_certs import probe as certificates
 
 PLAIN, STARTTLS, LDAPS = Security.PLAIN, Security.STARTTLS, Security.LDAPS

@@ -464,6 +464,24 @@ print(*sys.modules)
     assert not loaded & (unwanted | {"requests", "flower", "tornado", "prompt_toolkit"})
 
 
+def test_a_worker_loads_the_tasks_of_its_queue_and_no_other_probe() -> None:
+    code = """
+import sys
+from soc.runtime import worker
+from soc.runtime.queues import BY_NAME
+worker.load_tasks_of(BY_NAME["email"])
+worker.app.loader.import_default_modules()
+print(*(name for name in worker.app.tasks if name.startswith("soc.")), *sys.modules)
+"""
+    environment_of_a_worker = os.environ | {"SOC_SERVICE": "worker-email"}
+    printed = subprocess.check_output(
+        (sys.executable, "-c", code), env=environment_of_a_worker, text=True, cwd=REPOSITORY / "app"
+    )
+    loaded = set(printed.split())
+    assert {"soc.notify.tasks.send_due_mail", "soc.notify.tasks"} <= loaded
+    assert not loaded & {"soc.ssl_certs.tasks", "soc.ssl_certs.probe", "OpenSSL", "ldap"}
+
+
 def test_a_site_is_made_without_settings() -> None:
     names = [path.stem for path in (REPOSITORY / "app" / "soc" / "provision").glob("*.py")]
     # Granted in the database, by the service migrate.

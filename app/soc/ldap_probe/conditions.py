@@ -1,8 +1,10 @@
 """What the probes report to the alerts."""
 
+from __future__ import annotations
+
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from datetime import datetime, timedelta
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from django.db.models import Count, Min, Q
 from django.urls import reverse
@@ -13,7 +15,7 @@ from soc.common.times import local
 from soc.core.severity import Severity
 from soc.ldap_probe import replication, speed
 from soc.ldap_probe.credentials import HELD_BACK, is_held
-from soc.ldap_probe.diagnostics import ANSWERED, Outcome
+from soc.ldap_probe.diagnostics import ANSWERED, Outcome, Phase
 from soc.ldap_probe.models import (
     ANSWERED_BIND,
     Credential,
@@ -21,7 +23,10 @@ from soc.ldap_probe.models import (
     ProbeResult,
     State,
 )
-from soc.ldap_probe.probe import Finding, Phase
+
+if TYPE_CHECKING:
+    # Not every process that has the conditions needs the probe.
+    from soc.ldap_probe.probe import Finding
 
 APPLICATION = "ldap_probe"
 ANSWERS = "answers"

@@ -6,8 +6,11 @@ count together. So a credential is refused at most ``MOST_REFUSALS`` times in a 
 together and by each of them, and is then not tried until it is changed or a person says so.
 """
 
+from __future__ import annotations
+
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from datetime import datetime, timedelta
+from typing import TYPE_CHECKING
 
 from django.db.models import Q
 from django.db.models.functions import Least
@@ -15,8 +18,11 @@ from django.utils import timezone
 
 from soc.ldap_probe.diagnostics import Outcome
 from soc.ldap_probe.models import ANSWERED_BIND, Credential, DirectoryServer
-from soc.ldap_probe.probe import Finding
 from soc.ldap_probe.turns import Turns
+
+if TYPE_CHECKING:
+    # Not every process that has the conditions needs the probe.
+    from soc.ldap_probe.probe import Finding
 
 MOST_REFUSALS = 2
 """Below the lowest limit in use, 3, whatever else knows the password."""

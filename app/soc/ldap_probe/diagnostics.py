@@ -5,6 +5,24 @@ from collections.abc import Mapping
 from enum import StrEnum
 
 
+class Security(StrEnum):
+    """How the connection is protected."""
+
+    LDAPS = "ldaps"
+    STARTTLS = "starttls"
+    PLAIN = "plain"
+
+
+class Phase(StrEnum):
+    """The parts of a probe, in their order."""
+
+    RESOLVE = "resolve"
+    CONNECT = "connect"
+    TLS = "tls"
+    BIND = "bind"
+    SEARCH = "search"
+
+
 class Outcome(StrEnum):
     """What a probe amounts to."""
 

@@ -10,9 +10,8 @@ from django.db.models import Case, Count, Q, QuerySet, Value, When
 
 from soc.common.listing import PAGE, QueryFilter, Tab
 from soc.ldap_probe import pictures
-from soc.ldap_probe.diagnostics import ANSWERED
+from soc.ldap_probe.diagnostics import ANSWERED, Phase
 from soc.ldap_probe.models import DirectoryServer, ProbeResult, State
-from soc.ldap_probe.probe import Phase
 
 MOST_RESULTS = 30
 MOST_COMPARED = 100

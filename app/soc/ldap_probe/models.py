@@ -10,7 +10,7 @@ from django.utils import timezone
 
 from soc.core.models import Retention
 from soc.core.sealed import SealedField
-from soc.ldap_probe import probe
+from soc.ldap_probe import diagnostics
 from soc.ldap_probe.diagnostics import Outcome
 from soc.trust.models import Authority
 
@@ -65,11 +65,11 @@ class Limit(models.Model):
     class Phase(models.TextChoices):
         """What is timed."""
 
-        RESOLVE = probe.Phase.RESOLVE.value
-        CONNECT = probe.Phase.CONNECT.value
-        TLS = probe.Phase.TLS.value, "TLS"
-        BIND = probe.Phase.BIND.value
-        SEARCH = probe.Phase.SEARCH.value
+        RESOLVE = diagnostics.Phase.RESOLVE.value
+        CONNECT = diagnostics.Phase.CONNECT.value
+        TLS = diagnostics.Phase.TLS.value, "TLS"
+        BIND = diagnostics.Phase.BIND.value
+        SEARCH = diagnostics.Phase.SEARCH.value
         TOTAL = TOTAL, "all together"
 
     profile = models.ForeignKey(Profile, on_delete=models.CASCADE, related_name="limits")
@@ -112,9 +112,9 @@ class DirectoryServer(models.Model):
     class Security(models.TextChoices):
         """How the connection is protected."""
 
-        LDAPS = probe.Security.LDAPS.value, "ldaps"
-        STARTTLS = probe.Security.STARTTLS.value, "StartTLS"
-        PLAIN = probe.Security.PLAIN.value, "none: passwords travel in clear text"
+        LDAPS = diagnostics.Security.LDAPS.value, "ldaps"
+        STARTTLS = diagnostics.Security.STARTTLS.value, "StartTLS"
+        PLAIN = diagnostics.Security.PLAIN.value, "none: passwords travel in clear text"
 
     host = models.CharField(max_length=253, help_text="A name, or an address.")
     certificate_name = models.CharField(

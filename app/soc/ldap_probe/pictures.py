@@ -5,8 +5,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from statistics import median
 
-from soc.ldap_probe.diagnostics import ANSWERED
-from soc.ldap_probe.probe import Phase
+from soc.ldap_probe.diagnostics import ANSWERED, Phase
 
 PHASES = tuple(Phase)
 LABELS = {phase: phase.value.capitalize() for phase in PHASES} | {Phase.TLS: "TLS"}

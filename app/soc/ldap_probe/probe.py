@@ -9,14 +9,13 @@ import contextlib
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from enum import StrEnum
 
 from soc.ldap_probe import replicas
-from soc.ldap_probe.diagnostics import Outcome, printable
-from soc.ldap_probe.session import HAS_CLIENT, DirectoryTarget, Security, Session
+from soc.ldap_probe.diagnostics import Outcome, Phase, Security, printable
+from soc.ldap_probe.session import HAS_CLIENT, DirectoryTarget, Session
 from soc.ldap_probe.wire import Deadline, Fault, connect, resolve
 
-__all__ = ["HAS_CLIENT", "DirectoryTarget", "Finding", "Phase", "Security", "probe"]
+__all__ = ["HAS_CLIENT", "DirectoryTarget", "Finding", "probe"]
 
 NETWORK_SECONDS = 5.0
 """For the way to the server: name, connection and TLS together."""
@@ -25,16 +24,6 @@ OPERATION_SECONDS = 10.0
 """For what is asked of it: bind and search together."""
 
 MOST_SECONDS = NETWORK_SECONDS + OPERATION_SECONDS
-
-
-class Phase(StrEnum):
-    """The parts of a probe, in their order."""
-
-    RESOLVE = "resolve"
-    CONNECT = "connect"
-    TLS = "tls"
-    BIND = "bind"
-    SEARCH = "search"
 
 
 @dataclass

@@ -8,11 +8,17 @@ was, or below what another controller has, in the same database (invocationId), 
 copy of its disk: a USN rollback. A proper restore changes the invocationId.
 """
 
+from __future__ import annotations
+
 from collections.abc import Iterable
 from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING
 
 from soc.ldap_probe.models import DirectoryServer
-from soc.ldap_probe.replicas import Copy
+
+if TYPE_CHECKING:
+    # Not every process that has the conditions needs the probe.
+    from soc.ldap_probe.replicas import Copy
 
 MOST_MARKS = 20
 """Databases of one server that are remembered, the newest last."""

@@ -14,9 +14,8 @@ from soc.common.times import local
 from soc.core.links import absolute
 from soc.core.severity import Severity
 from soc.ldap_probe.conditions import APPLICATION
-from soc.ldap_probe.diagnostics import ANSWERED
+from soc.ldap_probe.diagnostics import ANSWERED, Phase
 from soc.ldap_probe.models import DirectoryServer, ProbeResult, State
-from soc.ldap_probe.probe import Phase
 from soc.notify.models import Subscription
 from soc.notify.reports import Period, Section
 from soc.notify.templates import Notice

@@ -16,9 +16,9 @@ from soc.common.deadlocks import again_after_deadlock
 from soc.core.sealed import SealProblem
 from soc.core.severity import Severity
 from soc.ldap_probe import conditions, credentials, replication, speed
-from soc.ldap_probe.diagnostics import ANSWERED, Outcome
+from soc.ldap_probe.diagnostics import ANSWERED, Outcome, Phase, Security
 from soc.ldap_probe.models import DirectoryServer, ProbeResult, State
-from soc.ldap_probe.probe import HAS_CLIENT, DirectoryTarget, Finding, Phase, Security, probe
+from soc.ldap_probe.probe import HAS_CLIENT, DirectoryTarget, Finding, probe
 from soc.ldap_probe.turns import Turn, Turns
 
 MOST_IN_A_ROUND = 500

@@ -13,10 +13,9 @@ import select
 import socket
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from enum import StrEnum
 from typing import TYPE_CHECKING, Any
 
-from soc.ldap_probe.diagnostics import Outcome, active_directory, error_class, printable
+from soc.ldap_probe.diagnostics import Outcome, Security, active_directory, error_class, printable
 from soc.ldap_probe.wire import Deadline, Fault, WireStream
 
 if TYPE_CHECKING:
@@ -42,14 +41,6 @@ _NO_ATTRIBUTES = "1.1"
 
 _SEQUENCE = 0x30
 """What every LDAP message begins with (RFC 4511, section 4.1.1)."""
-
-
-class Security(StrEnum):
-    """How the connection is protected."""
-
-    LDAPS = "ldaps"
-    STARTTLS = "starttls"
-    PLAIN = "plain"
 
 
 @dataclass(frozen=True)

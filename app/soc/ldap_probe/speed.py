@@ -3,8 +3,8 @@
 from collections.abc import Iterable, Mapping
 
 from soc.core.severity import Severity
+from soc.ldap_probe.diagnostics import Phase
 from soc.ldap_probe.models import TOTAL, Limit, Profile
-from soc.ldap_probe.probe import Phase
 
 STEPS = (
     ("alert", Severity.CRITICAL),

@@ -30,8 +30,8 @@ class Turns:
 
     Directories count refused binds, and servers that replicate each other may count together:
     binds that are under way at the same time could all be refused. The first in the given order
-    goes first, because its answer tells most. When the credential was taken, or the first has not
-    come within ``patience`` seconds, whoever waits goes on, the first of them first. Those of
+    goes first, because its answer says most. When the credential was taken, or the first has not
+    come within ``patience`` seconds, the others go on as they wait, the first first. Those of
     ``last``, which have refused it before, are asked when all others have left: a refusal there
     must not keep the others from being asked.
     """

@@ -13,7 +13,7 @@ from django.db import Error, InterfaceError, OperationalError, close_old_connect
 
 from soc.runtime.control import leave_events_undeclared
 from soc.runtime.liveness import Liveness
-from soc.runtime.queues import queue_of
+from soc.runtime.queues import BY_APPLICATION, queue_of
 
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "soc.settings")
 # `migrate` has run the checks; they would load the whole site's pages into every process.
@@ -96,10 +96,15 @@ def route(name: str, *_: object, **__: object) -> dict[str, str]:
     return {"queue": queue_of(name).name}
 
 
+def tasks_of(application: str) -> str:
+    """Return the module with an application's tasks."""
+    return f"soc.{application}.tasks"
+
+
 app = celery.Celery("soc", task_cls=Task, control="soc.runtime.control:Control")
 app.on_after_configure.connect(leave_events_undeclared)
 app.config_from_object("django.conf:settings", namespace="CELERY")
-app.autodiscover_tasks()
+app.conf.imports = [tasks_of(name) for name in BY_APPLICATION]
 app.steps["consumer"].add(Liveness)
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from celery.utils.nodenames import default_nodename, host_format
 
-from soc.runtime.celery import app
+from soc.runtime.celery import app, tasks_of
 from soc.runtime.queues import BY_NAME, TASK_QUEUES, Queue
 
 SHOWN_EVERY = 10.0
@@ -22,6 +22,7 @@ def main(arguments: list[str]) -> None:
             f"usage: python -m soc.runtime.worker QUEUE; a queue is one of {', '.join(BY_NAME)}"
         )
     queue = BY_NAME[arguments[0]]
+    load_tasks_of(queue)
     if queue.stream:
         _empty_stream()
     # Not through Celery's command line, which loads every other command, Flower with it.
@@ -38,6 +39,11 @@ def main(arguments: list[str]) -> None:
     )
     worker.start()
     sys.exit(worker.exitcode)
+
+
+def load_tasks_of(queue: Queue) -> None:
+    """Load no tasks of other queues: they never run here, and take memory and time to import."""
+    app.conf.imports = [tasks_of(name) for name in queue.applications]
 
 
 def _consumed(queue: Queue) -> dict[str, Any]:

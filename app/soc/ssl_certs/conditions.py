@@ -1,9 +1,11 @@
 """What the certificate tracker reports to the alerts."""
 
+from __future__ import annotations
+
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from django.db.models import Q
 from django.urls import reverse
@@ -14,7 +16,10 @@ from soc.alerts.models import Subject
 from soc.common.times import local
 from soc.core.severity import Severity
 from soc.ssl_certs.models import Certificate, Endpoint
-from soc.ssl_certs.probe import ProbeError
+
+if TYPE_CHECKING:
+    # Not every process that has the conditions needs the probe.
+    from soc.ssl_certs.probe import ProbeError
 
 APPLICATION = "ssl_certs"
 REACHABLE = "reachable"

@@ -13,8 +13,10 @@ from django.db.models import F
 from django.utils import timezone
 
 from soc.core.models import Retention
-from soc.ssl_certs import expiry, probe
+from soc.ssl_certs import expiry
 from soc.ssl_certs.expiry import ExpiryLimit, ExpiryLimits
+from soc.ssl_certs.targets import StartTls as Protocol
+from soc.ssl_certs.targets import Target
 
 # Landed migrations import the validator from here; loading both models registers them.
 from soc.trust.models import Authority, RevocationList, validate_bundle  # noqa: F401
@@ -147,16 +149,16 @@ class Endpoint(models.Model):
     class StartTls(models.TextChoices):
         """What is spoken before TLS."""
 
-        NONE = probe.StartTls.NONE.value, "TLS from the first byte"
-        SMTP = probe.StartTls.SMTP.value, "SMTP STARTTLS"
-        IMAP = probe.StartTls.IMAP.value, "IMAP STARTTLS"
-        POP3 = probe.StartTls.POP3.value, "POP3 STLS"
-        LDAP = probe.StartTls.LDAP.value, "LDAP StartTLS"
-        POSTGRESQL = probe.StartTls.POSTGRESQL.value, "PostgreSQL"
-        MYSQL = probe.StartTls.MYSQL.value, "MySQL / MariaDB"
-        XMPP = probe.StartTls.XMPP.value, "XMPP (clients)"
-        XMPP_SERVER = probe.StartTls.XMPP_SERVER.value, "XMPP (servers)"
-        FTP = probe.StartTls.FTP.value, "FTP AUTH TLS"
+        NONE = Protocol.NONE.value, "TLS from the first byte"
+        SMTP = Protocol.SMTP.value, "SMTP STARTTLS"
+        IMAP = Protocol.IMAP.value, "IMAP STARTTLS"
+        POP3 = Protocol.POP3.value, "POP3 STLS"
+        LDAP = Protocol.LDAP.value, "LDAP StartTLS"
+        POSTGRESQL = Protocol.POSTGRESQL.value, "PostgreSQL"
+        MYSQL = Protocol.MYSQL.value, "MySQL / MariaDB"
+        XMPP = Protocol.XMPP.value, "XMPP (clients)"
+        XMPP_SERVER = Protocol.XMPP_SERVER.value, "XMPP (servers)"
+        FTP = Protocol.FTP.value, "FTP AUTH TLS"
 
     class Status(models.TextChoices):
         """What the last scans amount to."""
@@ -263,9 +265,9 @@ class Endpoint(models.Model):
         return f"{self.host}:{self.port}" + (f" ({self.server_name})" if self.server_name else "")
 
     @property
-    def target(self) -> probe.Target:
+    def target(self) -> Target:
         """The endpoint as the probe takes it."""
-        return probe.Target(self.host, self.port, self.server_name, probe.StartTls(self.starttls))
+        return Target(self.host, self.port, self.server_name, Protocol(self.starttls))
 
     @property
     def limits(self) -> ExpiryLimits:

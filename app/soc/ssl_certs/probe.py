@@ -32,6 +32,7 @@ from OpenSSL import SSL
 from soc.common.net import a_label
 from soc.ssl_certs import farewells
 from soc.ssl_certs.farewells import Encrypted, Farewell
+from soc.ssl_certs.targets import StartTls, Target
 
 logger = logging.getLogger(__name__)
 
@@ -52,21 +53,6 @@ MAX_CLEAR_BYTES = 64 * 1024
 MAX_HANDSHAKE_BYTES = 256 * 1024
 
 Key = TypeVar("Key")
-
-
-class StartTls(StrEnum):
-    """The protocol that is spoken before TLS starts."""
-
-    NONE = ""
-    SMTP = "smtp"
-    IMAP = "imap"
-    POP3 = "pop3"
-    LDAP = "ldap"
-    POSTGRESQL = "postgresql"
-    MYSQL = "mysql"
-    XMPP = "xmpp"
-    XMPP_SERVER = "xmpp-server"
-    FTP = "ftp"
 
 
 class Outcome(StrEnum):
@@ -92,29 +78,6 @@ class ProbeError(Exception):
         super().__init__(f"{outcome}: {detail}")
         self.outcome = outcome
         self.detail = detail
-
-
-@dataclass(frozen=True)
-class Target:
-    """One endpoint: where to connect, and as whom to address it.
-
-    `server_name` is the name sent as SNI and verified later; empty means `host`.
-    """
-
-    host: str
-    port: int
-    server_name: str = ""
-    starttls: StartTls = StartTls.NONE
-
-    def __post_init__(self) -> None:
-        """Raise ValueError for a port that cannot exist."""
-        if not 0 < self.port < 65536:
-            raise ValueError(f"port {self.port} is not between 1 and 65535")
-
-    @property
-    def name(self) -> str:
-        """The name the certificate has to match."""
-        return self.server_name or self.host
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,8 @@ from soc.common.net import a_label
 from soc.schedules.schedules import request_run
 from soc.ssl_certs import probe
 from soc.ssl_certs.models import Endpoint, Search
-from soc.ssl_certs.probe import Presented, StartTls, Target
+from soc.ssl_certs.probe import Presented
+from soc.ssl_certs.targets import StartTls, Target
 from soc.trust import chain
 
 TASK = "soc.ssl_certs.tasks.search_ranges"

@@ -5,7 +5,6 @@ from django.db import models
 from django.utils import timezone
 
 from soc.core.models import Retention
-from soc.trust import chain
 
 
 def validate_bundle(pem: str) -> None:
@@ -14,6 +13,9 @@ def validate_bundle(pem: str) -> None:
     Raises:
         ValidationError: it does not.
     """
+    # Not every process that has the models needs a TLS library.
+    from soc.trust import chain
+
     try:
         chain.parse_trust(pem.encode())
     except chain.TrustError as error:

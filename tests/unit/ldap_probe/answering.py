@@ -8,9 +8,9 @@ from typing import Any
 from django.utils import timezone
 
 from soc.ldap_probe import rounds
-from soc.ldap_probe.diagnostics import Outcome
+from soc.ldap_probe.diagnostics import Outcome, Phase
 from soc.ldap_probe.models import Credential, DirectoryServer
-from soc.ldap_probe.probe import DirectoryTarget, Finding, Phase
+from soc.ldap_probe.probe import DirectoryTarget, Finding
 
 DOWN = Finding(Outcome.DOWN, "connect_refused", "No connection.")
 HANGS = Finding(Outcome.TIMEOUT, "search_timeout", "It hangs.")

@@ -15,8 +15,8 @@ from django.utils import timezone
 
 from harness import html_of
 from soc.ldap_probe import lists, pictures
+from soc.ldap_probe.diagnostics import Phase
 from soc.ldap_probe.models import DirectoryServer, ProbeResult, Profile, State
-from soc.ldap_probe.probe import Phase
 
 pytestmark = [pytest.mark.django_db, pytest.mark.usefixtures("plain_static_files")]
 

@@ -15,8 +15,15 @@ import pki
 import slapd
 from harness import free_port
 from soc.ldap_probe import wire
-from soc.ldap_probe.diagnostics import ACTIVE_DIRECTORY, Outcome, active_directory, printable
-from soc.ldap_probe.probe import DirectoryTarget, Finding, Phase, Security, probe
+from soc.ldap_probe.diagnostics import (
+    ACTIVE_DIRECTORY,
+    Outcome,
+    Phase,
+    Security,
+    active_directory,
+    printable,
+)
+from soc.ldap_probe.probe import DirectoryTarget, Finding, probe
 
 POLICY, EXPIRED, EXPIRING = (
     *("1.3.6.1.4.1.42.2.27.8.5.1", "2.16.840.1.113730.3.4.4", "2.16.840.1.113730.3.4.5"),

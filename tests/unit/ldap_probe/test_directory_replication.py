@@ -15,8 +15,9 @@ import slapd
 from mailing import Clock
 from soc.alerts.models import OPEN, Alert
 from soc.core.severity import Severity
+from soc.ldap_probe.diagnostics import Security
 from soc.ldap_probe.models import DirectoryServer, Profile
-from soc.ldap_probe.probe import DirectoryTarget, Finding, Security, probe
+from soc.ldap_probe.probe import DirectoryTarget, Finding, probe
 from soc.ldap_probe.replicas import Copy
 
 OLD, NEW = str(uuid.uuid4()), str(uuid.uuid4())

@@ -22,9 +22,9 @@ from mailing import Clock
 from soc.alerts.models import OPEN, Alert
 from soc.core.severity import Severity
 from soc.ldap_probe import rounds, turns
-from soc.ldap_probe.diagnostics import Outcome
+from soc.ldap_probe.diagnostics import Outcome, Phase
 from soc.ldap_probe.models import DirectoryServer, ProbeResult, Profile, State
-from soc.ldap_probe.probe import DirectoryTarget, Finding, Phase
+from soc.ldap_probe.probe import DirectoryTarget, Finding
 from soc.ldap_probe.replicas import Copy
 from soc.runtime.queues import BY_NAME
 

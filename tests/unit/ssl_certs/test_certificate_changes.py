@@ -14,7 +14,7 @@ import pytest
 import pki
 from soc.ssl_certs import probe, scan, searches, verification
 from soc.ssl_certs.models import Change, Endpoint, Search, Verification
-from soc.ssl_certs.probe import Target
+from soc.ssl_certs.targets import Target
 from soc.trust.models import Authority
 
 pytestmark = pytest.mark.django_db

@@ -18,7 +18,8 @@ from cryptography.hazmat.primitives.serialization import Encoding
 
 import pki
 from soc.ssl_certs import probe
-from soc.ssl_certs.probe import Outcome, StartTls, Target
+from soc.ssl_certs.probe import Outcome
+from soc.ssl_certs.targets import StartTls, Target
 
 HOST = "www.example.org"
 ROOT = pki.issue("Test Root", ca=True)

@@ -15,7 +15,8 @@ import pytest
 import pki
 from soc.common.net import a_label
 from soc.ssl_certs import farewells, probe
-from soc.ssl_certs.probe import Outcome, StartTls, Target
+from soc.ssl_certs.probe import Outcome
+from soc.ssl_certs.targets import StartTls, Target
 
 HOST = "www.example.org"
 LEAF = pki.issue(HOST, san=[HOST])

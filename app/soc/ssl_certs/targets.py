@@ -1,0 +1,45 @@
+"""What is probed: an endpoint, and the protocol that is spoken there before TLS.
+
+Apart from the probe, because models need it and no other process should load a TLS library.
+"""
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+
+class StartTls(StrEnum):
+    """The protocol that is spoken before TLS starts."""
+
+    NONE = ""
+    SMTP = "smtp"
+    IMAP = "imap"
+    POP3 = "pop3"
+    LDAP = "ldap"
+    POSTGRESQL = "postgresql"
+    MYSQL = "mysql"
+    XMPP = "xmpp"
+    XMPP_SERVER = "xmpp-server"
+    FTP = "ftp"
+
+
+@dataclass(frozen=True)
+class Target:
+    """One endpoint: where to connect, and as whom to address it.
+
+    `server_name` is the name sent as SNI and verified later; empty means `host`.
+    """
+
+    host: str
+    port: int
+    server_name: str = ""
+    starttls: StartTls = StartTls.NONE
+
+    def __post_init__(self) -> None:
+        """Raise ValueError for a port that cannot exist."""
+        if not 0 < self.port < 65536:
+            raise ValueError(f"port {self.port} is not between 1 and 65535")
+
+    @property
+    def name(self) -> str:
+        """The name the certificate has to match."""
+        return self.server_name or self.host
