@@ -6,7 +6,7 @@ BENCH ?= tasks
 PYTHON ?= python3
 
 .DEFAULT_GOAL := help
-.PHONY: help up rollback down logs status site passwords certs rotate backup restore mail app unit test drill lint words lock bench audit sbom
+.PHONY: help up rollback down logs status site passwords certs rotate backup restore mail app unit test drill conformance lint words lock bench audit sbom
 
 ##@ Run (SITE=name picks a site; else the one started last, or local)
 help: ## This help
@@ -53,6 +53,9 @@ app: $(VENV)/ready ## Make a new application that passes every test: NAME=demo
 
 drill: $(VENV)/ready ## Break a running site for minutes, and count what was lost: events, mail, rotation
 	@$(VENV)/bin/pytest -m drill $(TESTS)
+
+conformance: $(VENV)/ready ## Judge the certificates of public test suites beside openssl; needs a package registry
+	@PYTHONPATH=app:tests $(VENV)/bin/python tests/conformance/certificates.py
 
 SHELL_SCRIPTS = $(shell git grep -lE '^\#(!.*sh| shellcheck shell=sh)$$')
 # Of CSS and JavaScript only where npm has installed it: `npm ci --prefix tests/lint`.
