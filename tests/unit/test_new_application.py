@@ -38,9 +38,14 @@ def lines_outside(tree: Path) -> list[str]:
 def test_a_new_application_passes_every_contract_and_answers(tree: Path) -> None:
     new.main("demo", tree)
     assert len(lines_outside(tree)) <= 4
+    run_tests(tree, *CHECKS)
+
+
+def run_tests(tree: Path, *names: str) -> None:
+    """Run unit tests of another tree, in a process of their own."""
     # This process is a site's: the other one makes its own.
     environment = {name: os.environ[name] for name in ("PATH", "HOME") if name in os.environ}
-    tests = [f"tests/unit/{name}" for name in CHECKS]
+    tests = [f"tests/unit/{name}" for name in names]
     done = subprocess.run(
         (sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *tests),
         cwd=tree, env=environment, capture_output=True, text=True, check=False, timeout=300,
