@@ -44,8 +44,7 @@ class RealRelay:
 
     def wait(self) -> None:
         """Wait until it greets, and note its address."""
-        networks = "{{range .NetworkSettings.Networks}}{{.IPAddress}}{{end}}"
-        self.host = run("docker", "inspect", f"--format={networks}", self.container).strip()
+        self.host = address_of(self.container)
         wait_for(self.software, self._greets)
 
     def _greets(self) -> str:
@@ -82,16 +81,27 @@ def _recipient(mail: Message) -> str:
     raise AssertionError(f"no recipient in {mail.items()}")
 
 
-def start(software: str) -> RealRelay:
-    """Start a relay that takes everything for health.internal and other.internal."""
+def image_with(packages: str) -> str:
+    """Build an image of Debian with some packages; return its ID."""
     if not has_engine():
         missing("no Docker engine answers")
     # Where there is a registry, the engine pulls the first.
     base = os.environ.get("DEBIAN_IMAGE") or next(filter(has_image, BASES), BASES[0])
-    image = run(
+    return run(
         "docker", "build", "--quiet", "--network=host", f"--build-arg=BASE={base}",
-        f"--build-arg=PACKAGE={PACKAGES[software]}", str(HERE),
+        f"--build-arg=PACKAGE={packages}", str(HERE),
     ).strip()  # fmt: skip
+
+
+def address_of(container: str) -> str:
+    """Return the address of a container in the engine's own network."""
+    networks = "{{range .NetworkSettings.Networks}}{{.IPAddress}}{{end}}"
+    return run("docker", "inspect", f"--format={networks}", container).strip()
+
+
+def start(software: str) -> RealRelay:
+    """Start a relay that takes everything for health.internal and other.internal."""
+    image = image_with(PACKAGES[software])
     name = f"soc-{new_name()}-relay"
     command = ("sh", "-c", "[ -s /mode ] || echo open >/mode; exec start")
     run("docker", "run", "--detach", f"--name={name}", image, *command)

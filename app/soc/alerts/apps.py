@@ -1,6 +1,7 @@
 """Django's entry to the alerts application."""
 
 from django.apps import AppConfig
+from django.db.models.signals import post_delete, pre_save
 
 
 class AlertsConfig(AppConfig):
@@ -8,3 +9,11 @@ class AlertsConfig(AppConfig):
 
     name = "soc.alerts"
     verbose_name = "Alerts"
+
+    def ready(self) -> None:
+        """Watch the subscriptions that an alert is about."""
+        from soc.alerts import own
+        from soc.notify.models import Subscription
+
+        pre_save.connect(own.before_saving_subscription, sender=Subscription)
+        post_delete.connect(own.after_deleting_subscription, sender=Subscription)

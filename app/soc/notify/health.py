@@ -5,7 +5,8 @@ from datetime import datetime
 
 from django.db.models import Count, Q
 
-from soc.notify.models import OutboundMail, Relay
+from soc.notify import channels
+from soc.notify.models import Destination, OutboundMail, Relay, Subscription
 
 State = OutboundMail.State
 
@@ -38,6 +39,20 @@ def relay_state() -> RelayState:
     if row is None:
         return RelayState()
     return RelayState(row.down_since, row.next_probe_at, row.failures, row.last_error)
+
+
+def destinations() -> list[tuple[Subscription, Destination | None]]:
+    """Return the subscriptions of other channels than mail, each with its destination if down.
+
+    What a disabled one has waits for nobody, and so it is not down.
+    """
+    posting = Subscription.objects.exclude(channel=channels.EMAIL).select_related("destination")
+    return [(one, _held(one)) for one in posting.order_by("name")]
+
+
+def _held(subscription: Subscription) -> Destination | None:
+    row: Destination | None = getattr(subscription, "destination", None)
+    return row if row and row.down_since and subscription.enabled else None
 
 
 def counts(now: datetime, since: datetime) -> MailCounts:

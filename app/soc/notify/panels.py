@@ -9,7 +9,7 @@ from django.db.models import Q
 from soc.common.panels import Panel, Problem
 from soc.common.text import age, counted
 from soc.notify import health
-from soc.notify.models import OutboundMail
+from soc.notify.models import Destination, OutboundMail, Subscription
 
 MOST_UNSENT = 10
 MOST_SENT = 5
@@ -27,6 +27,8 @@ class MailState:
     """The relay, how many mails wait or did not get out, some of these, and the last that did."""
 
     relay: health.RelayState
+    down: Sequence[tuple[Subscription, Destination]]
+    """Subscriptions whose own destination takes nothing."""
     counts: health.MailCounts
     unsent: Sequence[OutboundMail]
     sent: Sequence[OutboundMail]
@@ -41,6 +43,7 @@ def read(now: datetime) -> MailState:
     stuck = Q(state__in=[state.QUEUED, state.SENDING]) & ~Q(last_error="")
     return MailState(
         relay=health.relay_state(),
+        down=[(one, row) for one, row in health.destinations() if row],
         counts=health.counts(now, now - COUNTED_FOR),
         unsent=list(mails.filter(Q(state__in=UNSENT) | stuck)[:MOST_UNSENT]),
         sent=list(mails.filter(state=state.SENT)[:MOST_SENT]),
@@ -53,6 +56,9 @@ def problems(mail: MailState, now: datetime) -> Iterator[Problem]:
         silence = age(mail.relay.down_since, now)
         waiting = f"{counted(mail.counts.waiting, 'mail')} wait{'s' * (mail.counts.waiting == 1)}"
         yield Problem("bad", f"The mail relay has been down for {silence}: {waiting}.", "mail")
+    for subscription, row in mail.down:
+        silence = age(row.down_since, now) if row.down_since else "a while"
+        yield Problem("bad", f"{subscription} has been down for {silence}: it is held.", "mail")
     for number, what in ((mail.counts.failed, "refused"), (mail.counts.expired, "expired")):
         if number:
             yield Problem("bad", f"{counted(number, 'mail')} {what} since yesterday.", "mail")

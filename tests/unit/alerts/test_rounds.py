@@ -11,7 +11,7 @@ from soc.alerts import actions, engine, own, rounds
 from soc.alerts.models import OPEN, Alert, EscalationStep, Rule, Silence, Subject
 from soc.beat.models import Instance
 from soc.core.severity import Severity
-from soc.notify import relay, smtp
+from soc.notify import destinations, relay, smtp
 from soc.notify.models import OutboundMail, Subscription
 
 if TYPE_CHECKING:
@@ -292,6 +292,32 @@ def test_a_relay_that_refuses_the_site_has_an_alert_until_it_is_cured(clock: Clo
     assert (str(alert.rule), alert.state) == ("core/mail-relay", "firing")
     assert "530 5.7.0 Login" in alert.summary
     relay.mark_up()
+    clock.move(seconds=15)
+    engine.report(own.conditions(clock.now))
+    assert not Alert.objects.filter(OPEN).exists()
+
+
+def test_a_destination_that_is_down_has_an_alert_by_the_other_channels(clock: Clock) -> None:
+    hook = Subscription.objects.create(name="hook", channel="webhook", url_host="chat.lan")
+    Subscription.objects.create(name="people", recipients="ops@health.internal")
+    destinations.mark_down(OutboundMail(subscription=hook), "It answered 500", None, clock.now)
+    for _ in range(4):
+        clock.move(seconds=15)
+        engine.report(own.conditions(clock.now))
+    alert = Alert.objects.get()
+    assert (str(alert.rule), alert.state, alert.subject.name) == ("core/channel", "firing", "hook")
+    assert "It answered 500" in alert.summary
+    assert OutboundMail.objects.filter(
+        subscription__name="people", topic=f"alert:{alert.pk}"
+    ).exists()
+    hook.name = "chat"
+    hook.save()
+    assert not Alert.objects.filter(OPEN).exists(), "nobody would report under the old name"
+    for _ in range(4):
+        clock.move(seconds=15)
+        engine.report(own.conditions(clock.now))
+    assert Alert.objects.get(OPEN).subject.name == "chat"
+    destinations.mark_up(OutboundMail(subscription=hook))
     clock.move(seconds=15)
     engine.report(own.conditions(clock.now))
     assert not Alert.objects.filter(OPEN).exists()

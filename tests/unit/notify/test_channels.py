@@ -26,6 +26,7 @@ pytestmark = pytest.mark.django_db
 
 POSTING = [kind.name for kind in channels.KINDS if kind.name != channels.EMAIL]
 SECRET = "one-secret"
+PATHS = {"alertmanager": "/api/v2/alerts"}
 
 
 @pytest.fixture
@@ -60,7 +61,7 @@ def subscribe(channel: str, receiver: Receiver, **values: Any) -> Subscription:
     made = Subscription(
         name=values.pop("name", channel),
         channel=channel,
-        url=f"https://localhost:{receiver.port}/topic",
+        url=f"https://localhost:{receiver.port}{PATHS.get(channel, '/topic')}",
         secret=SECRET,
         **values,
     )

@@ -25,6 +25,7 @@ KINDS = (
     Kind("slack", "Slack", "soc.notify.channels.slack.Slack"),
     Kind("teams", "Microsoft Teams (Workflows)", "soc.notify.channels.teams.Teams"),
     Kind("pagerduty", "PagerDuty", "soc.notify.channels.pagerduty.PagerDuty"),
+    Kind("alertmanager", "Alertmanager", "soc.notify.channels.alertmanager.Alertmanager"),
     Kind("ntfy", "ntfy", "soc.notify.channels.ntfy.Ntfy"),
 )
 
