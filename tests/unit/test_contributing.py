@@ -36,7 +36,7 @@ class DemoChannel(HttpChannel):
         """Return the subject."""
         return Post(target.url, as_json({"text": mail.subject}))
 '''
-DIALOGUE = '''async def _demo_dialogue(clear: _Clear) -> None:
+DIALOGUE = '''async def _demo_dialogue(clear: ClearText) -> None:
     """Greeting and STARTTLS: the RFC that it follows."""
     await _reply(clear, "220")
     await clear.send(b"STARTTLS\\r\\n")
@@ -112,15 +112,15 @@ def add_column(tree: Path) -> None:
 
 
 def add_protocol(tree: Path) -> None:
-    probe = "app/soc/ssl_certs/probe.py"
-    edit(tree, probe, '    FTP = "ftp"\n', '    FTP = "ftp"\n    DEMO = "demo"\n')
-    edit(tree, probe, "async def _reply(", f"{DIALOGUE}async def _reply(")
+    targets, dialogues = "app/soc/ssl_certs/targets.py", "app/soc/ssl_certs/dialogues.py"
+    edit(tree, targets, '    FTP = "ftp"\n', '    FTP = "ftp"\n    DEMO = "demo"\n')
+    edit(tree, dialogues, "async def _reply(", f"{DIALOGUE}async def _reply(")
     table = "    StartTls.FTP: _ftp_dialogue,\n"
-    edit(tree, probe, table, f"{table}    StartTls.DEMO: _demo_dialogue,\n")
+    edit(tree, dialogues, table, f"{table}    StartTls.DEMO: _demo_dialogue,\n")
     leave = '    StartTls.FTP: farewells.saying(b"QUIT\\r\\n"),\n'
-    edit(tree, probe, leave, f"{leave}    StartTls.DEMO: farewells.saying(b'QUIT\\r\\n'),\n")
-    label = '        FTP = probe.StartTls.FTP.value, "FTP AUTH TLS"\n'
-    own = f'{label}        DEMO = probe.StartTls.DEMO.value, "Demo STARTTLS"\n'
+    edit(tree, dialogues, leave, f"{leave}    StartTls.DEMO: farewells.saying(b'QUIT\\r\\n'),\n")
+    label = '        FTP = Protocol.FTP.value, "FTP AUTH TLS"\n'
+    own = f'{label}        DEMO = Protocol.DEMO.value, "Demo STARTTLS"\n'
     edit(tree, "app/soc/ssl_certs/models.py", label, own)
     tests = "tests/unit/ssl_certs/test_starttls_dialogues.py"
     agreement = (

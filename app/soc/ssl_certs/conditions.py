@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from django.db.models import Q
 from django.urls import reverse
@@ -16,10 +16,7 @@ from soc.alerts.models import Subject
 from soc.common.times import local
 from soc.core.severity import Severity
 from soc.ssl_certs.models import Certificate, Endpoint
-
-if TYPE_CHECKING:
-    # Not every process that has the conditions needs the probe.
-    from soc.ssl_certs.probe import ProbeError
+from soc.ssl_certs.targets import ProbeError
 
 APPLICATION = "ssl_certs"
 REACHABLE = "reachable"

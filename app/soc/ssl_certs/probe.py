@@ -17,13 +17,11 @@ import logging
 import queue
 import re
 import socket
-import struct
 import threading
 import time
-from collections.abc import Awaitable, Callable, Generator, Mapping
+from collections.abc import Generator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from enum import StrEnum
 from typing import TypeVar, cast
 
 from cryptography import x509
@@ -31,8 +29,18 @@ from OpenSSL import SSL
 
 from soc.common.net import a_label
 from soc.ssl_certs import farewells
-from soc.ssl_certs.farewells import Encrypted, Farewell
-from soc.ssl_certs.targets import StartTls, Target
+from soc.ssl_certs.dialogues import DIALOGUES, FAREWELLS, ClearText
+from soc.ssl_certs.farewells import Encrypted
+from soc.ssl_certs.streams import (
+    EXCERPT_BYTES,
+    READ_AT_ONCE,
+    os_reason,
+    place_of,
+    printable,
+    receive,
+    send,
+)
+from soc.ssl_certs.targets import Outcome, ProbeError, Target
 
 logger = logging.getLogger(__name__)
 
@@ -45,39 +53,10 @@ RESOLVE_TIMEOUT = 10.0
 # The resolver blocks a thread for each name; its threads count against the container's limit.
 _RESOLVERS = 24
 
-# What a peer may say in clear text before TLS. The longest honest dialogue, an EHLO reply with
-# every extension, stays below 2 KiB.
-MAX_CLEAR_BYTES = 64 * 1024
-
 # What a peer may send in a handshake: OpenSSL takes certificates of 100 KiB in all.
 MAX_HANDSHAKE_BYTES = 256 * 1024
 
 Key = TypeVar("Key")
-
-
-class Outcome(StrEnum):
-    """Why no certificate could be collected."""
-
-    RESOLVE_FAILED = "resolve_failed"
-    CONNECT_REFUSED = "connect_refused"
-    CONNECT_TIMEOUT = "connect_timeout"
-    UNREACHABLE = "unreachable"
-    HANDSHAKE_TIMEOUT = "handshake_timeout"
-    NOT_TLS = "not_tls"
-    HANDSHAKE_FAILED = "handshake_failed"
-    STARTTLS_FAILED = "starttls_failed"
-    TIMEOUT = "timeout"
-    DEFECT = "defect"
-
-
-class ProbeError(Exception):
-    """The probe brought nothing back; `detail` is one sentence for the operator."""
-
-    def __init__(self, outcome: Outcome, detail: str) -> None:
-        """Take what happened, and the sentence that says so."""
-        super().__init__(f"{outcome}: {detail}")
-        self.outcome = outcome
-        self.detail = detail
 
 
 @dataclass(frozen=True)
@@ -151,7 +130,7 @@ async def _result(target: Target) -> Presented | ProbeError:
         return error
     # One peer that finds a defect of ours must not cost all the others their scan.
     except Exception as error:
-        logger.exception("The probe of %s failed", _at(target))
+        logger.exception("The probe of %s failed", place_of(target))
         return ProbeError(Outcome.DEFECT, f"The probe itself failed ({error!r}): see the log.")
 
 
@@ -172,7 +151,7 @@ async def collect(
         try:
             async with asyncio.timeout(handshake_timeout):
                 if target.starttls:
-                    await _DIALOGUES[target.starttls](_Clear(sock, target))
+                    await DIALOGUES[target.starttls](ClearText(sock, target))
                 connection, staple, refusal = await _handshake(sock, target)
             elapsed_ms = round((time.monotonic() - started) * 1000)
             if not refusal:
@@ -180,8 +159,8 @@ async def collect(
         except TimeoutError:
             raise ProbeError(
                 Outcome.HANDSHAKE_TIMEOUT,
-                f"{_at(target)} accepted the connection but did not complete the handshake within"
-                f" {handshake_timeout:g} s: {_SILENCE[bool(target.starttls)]}.",
+                f"{place_of(target)} accepted the connection but did not complete the handshake"
+                f" within {handshake_timeout:g} s: {_SILENCE[bool(target.starttls)]}.",
             ) from None
     chain, problems = _certificates(connection, target, refusal)
     return Presented(
@@ -232,11 +211,11 @@ async def _connect(target: Target, seconds: float) -> tuple[socket.socket, str]:
         try:
             return await _connect_one(family, address, share), address[0]
         except OSError as error:
-            failures.append((_connect_outcome(error), f"{address[0]}: {_os_reason(error)}"))
+            failures.append((_connect_outcome(error), f"{address[0]}: {os_reason(error)}"))
     outcome = min((failure for failure, _ in failures), key=list(_CONNECT_ADVICE).index)
     tried = "; ".join(text for _, text in failures)
     raise ProbeError(
-        outcome, f"No connection to {_at(target)} ({tried}): {_CONNECT_ADVICE[outcome]}."
+        outcome, f"No connection to {place_of(target)} ({tried}): {_CONNECT_ADVICE[outcome]}."
     )
 
 
@@ -258,7 +237,7 @@ async def resolve(target: Target) -> list[Address]:
         # ValueError: not a host name at all (an empty or overlong label, a NUL character).
         raise ProbeError(
             Outcome.RESOLVE_FAILED,
-            f"The name {_printable(target.host)} does not resolve ({_os_reason(error)}):"
+            f"The name {printable(target.host)} does not resolve ({os_reason(error)}):"
             " look at its spelling and at the DNS.",
         ) from error
 
@@ -301,8 +280,6 @@ def _connect_outcome(error: OSError) -> Outcome:
 
 # RFC 8446 section 5.1: a record starts with its type (20 to 23) and the major version 3.
 _TLS_RECORD = re.compile(rb"[\x14-\x17]\x03")
-_EXCERPT_BYTES = 64
-_READ = 16 * 1024
 
 # SSL_OP_LEGACY_SERVER_CONNECT: servers without RFC 5746; pyOpenSSL has no name for it.
 _LEGACY_SERVER_CONNECT = 0x4
@@ -345,15 +322,15 @@ async def _handshake(sock: socket.socket, target: Target) -> tuple[SSL.Connectio
             connection.do_handshake()
             break
         except SSL.WantReadError:
-            await _send(sock, _pending(connection))
-            data = await _receive(sock)
+            await send(sock, _pending(connection))
+            data = await receive(sock)
             received += len(data)
-            excerpt = (excerpt + data)[:_EXCERPT_BYTES]
+            excerpt = (excerpt + data)[:EXCERPT_BYTES]
             if received > MAX_HANDSHAKE_BYTES:
                 raise ProbeError(
                     Outcome.HANDSHAKE_FAILED,
-                    f"{_at(target)} sent more than {MAX_HANDSHAKE_BYTES} bytes without completing"
-                    " the handshake.",
+                    f"{place_of(target)} sent more than {MAX_HANDSHAKE_BYTES} bytes without"
+                    " completing the handshake.",
                 ) from None
             if data:
                 connection.bio_write(data)
@@ -362,23 +339,23 @@ async def _handshake(sock: socket.socket, target: Target) -> tuple[SSL.Connectio
         except SSL.Error as error:
             refusal = _refusal(error, excerpt, target)
             return connection, b"".join(staples[:1]), refusal
-    await _send(sock, _pending(connection))
+    await send(sock, _pending(connection))
     return connection, b"".join(staples[:1]), ""
 
 
 async def _take_leave(connection: SSL.Connection, sock: socket.socket, target: Target) -> None:
     peer = Encrypted(
         connection,
-        functools.partial(_send, sock),
-        functools.partial(_receive, sock),
+        functools.partial(send, sock),
+        functools.partial(receive, sock),
     )
-    await farewells.take(peer, _FAREWELLS.get(target.starttls))
+    await farewells.take(peer, FAREWELLS.get(target.starttls))
 
 
 def _pending(connection: SSL.Connection) -> bytes:
     """Return what is to be sent; a handshake's messages never fill the buffer."""
     try:
-        return connection.bio_read(_READ)
+        return connection.bio_read(READ_AT_ONCE)
     except SSL.WantReadError:
         return b""
 
@@ -395,7 +372,7 @@ def _sni(target: Target) -> str | None:
     except ValueError as error:
         raise ProbeError(
             Outcome.HANDSHAKE_FAILED,
-            f"The server name {_printable(target.name)} of {_at(target)} is not a host name"
+            f"The server name {printable(target.name)} of {place_of(target)} is not a host name"
             f" ({error}): correct it.",
         ) from error
 
@@ -405,7 +382,7 @@ def _refusal(error: SSL.Error, excerpt: bytes, target: Target) -> str:
     if excerpt and not _TLS_RECORD.match(excerpt):
         raise ProbeError(
             Outcome.NOT_TLS,
-            f"{_at(target)} does not speak TLS, it answered {_printable(excerpt)}:"
+            f"{place_of(target)} does not speak TLS, it answered {printable(excerpt)}:"
             " look at the port and at the STARTTLS setting.",
         ) from error
     reason = _reason(error)
@@ -415,7 +392,7 @@ def _refusal(error: SSL.Error, excerpt: bytes, target: Target) -> str:
         return reason
     raise ProbeError(
         Outcome.HANDSHAKE_FAILED,
-        f"The TLS handshake with {_at(target)} failed ({reason}):"
+        f"The TLS handshake with {place_of(target)} failed ({reason}):"
         " look at the protocol versions, ciphers and certificates it offers.",
     ) from error
 
@@ -423,7 +400,7 @@ def _refusal(error: SSL.Error, excerpt: bytes, target: Target) -> str:
 def _advice(refusal: str, target: Target) -> str:
     """Return what to look at when a peer broke off without a certificate."""
     if "unrecognized name" in refusal:
-        asked = f"the server name {_printable(target.name)}" if _sni(target) else "no server name"
+        asked = f"the server name {printable(target.name)}" if _sni(target) else "no server name"
         return (
             f"it serves only names that it knows and was asked for {asked}: correct the server name"
         )
@@ -449,7 +426,7 @@ def _certificates(
     if not presented:
         raise ProbeError(
             Outcome.HANDSHAKE_FAILED,
-            f"{_at(target)} broke off the TLS handshake before it presented a certificate"
+            f"{place_of(target)} broke off the TLS handshake before it presented a certificate"
             f" ({refusal or 'none was sent'}): {_advice(refusal, target)}.",
         )
     decoded, problems = [], []
@@ -460,7 +437,7 @@ def _certificates(
             if position == 0:
                 raise ProbeError(
                     Outcome.HANDSHAKE_FAILED,
-                    f"{_at(target)} presents a certificate that cannot be decoded ({error}):"
+                    f"{place_of(target)} presents a certificate that cannot be decoded ({error}):"
                     " replace it.",
                 ) from error
             problems.append(
@@ -468,333 +445,3 @@ def _certificates(
                 f" ({error}) and was left out."
             )
     return tuple(decoded), tuple(problems)
-
-
-# --- what is said in clear text before TLS -------------------------------------------------------
-
-
-class _Clear:
-    """A bounded reader and writer for the dialogue that leads to TLS."""
-
-    def __init__(self, sock: socket.socket, target: Target) -> None:
-        self._sock = sock
-        self._target = target
-        self._buffer = b""
-        self._received = 0
-
-    @property
-    def name(self) -> str:
-        """The name that the peer is addressed with."""
-        return self._target.name
-
-    async def send(self, data: bytes) -> None:
-        await _send(self._sock, data)
-
-    async def line(self) -> str:
-        """Return the next line without its end."""
-        line = await self.until(b"\n")
-        return line.rstrip(b"\r\n").decode("ascii", "replace")
-
-    async def until(self, *ends: bytes) -> bytes:
-        """Return what comes up to and with the first of `ends`."""
-        while not (
-            found := [self._buffer.find(end) + len(end) for end in ends if end in self._buffer]
-        ):
-            await self._fill()
-        size = min(found)
-        data, self._buffer = self._buffer[:size], self._buffer[size:]
-        return data
-
-    async def exactly(self, size: int) -> bytes:
-        """Return the next `size` bytes."""
-        while len(self._buffer) < size:
-            await self._fill()
-        data, self._buffer = self._buffer[:size], self._buffer[size:]
-        return data
-
-    def finish(self) -> None:
-        """Make sure that TLS is the next thing said.
-
-        Clear text behind the agreement could pass for something said under TLS: RFC 3207 section 6.
-        """
-        if self._buffer:
-            raise self.failed("it kept talking in clear text after it agreed to TLS")
-
-    def failed(self, reason: str) -> ProbeError:
-        return ProbeError(
-            Outcome.STARTTLS_FAILED,
-            f"{_at(self._target)} did not start TLS: {reason}.",
-        )
-
-    def local_address(self) -> str:
-        return str(self._sock.getsockname()[0])
-
-    async def _fill(self) -> None:
-        received = await _receive(self._sock)
-        if not received:
-            raise self.failed("it closed the connection")
-        self._received += len(received)
-        if self._received > MAX_CLEAR_BYTES:
-            raise self.failed(f"it sent more than {MAX_CLEAR_BYTES} bytes of clear text")
-        self._buffer += received
-
-
-async def _smtp_dialogue(clear: _Clear) -> None:
-    """Greeting, EHLO and STARTTLS: RFC 3207 section 4, replies as in RFC 5321 section 4.2."""
-    await _reply(clear, "220")
-    await clear.send(f"EHLO {_address_literal(clear.local_address())}\r\n".encode("ascii"))
-    offered = await _reply(clear, "250")
-    if "STARTTLS" not in (extension.strip().upper() for extension in offered):
-        raise clear.failed("it does not offer STARTTLS in its EHLO reply")
-    await clear.send(b"STARTTLS\r\n")
-    await _reply(clear, "220")
-    clear.finish()
-
-
-async def _ftp_dialogue(clear: _Clear) -> None:
-    """Greeting and AUTH TLS: RFC 4217 section 4, replies as in RFC 959 section 4.2."""
-    await _reply(clear, "220")
-    await clear.send(b"AUTH TLS\r\n")
-    await _reply(clear, "234")
-    clear.finish()
-
-
-async def _reply(clear: _Clear, expected: str) -> list[str]:
-    """Return the text of a reply line by line, or raise when its code is not the expected one.
-
-    FTP's lines within a reply need not begin with the code; its last line does, as SMTP's.
-    """
-    texts = []
-    while True:
-        line = await clear.line()
-        texts.append(line[4:])
-        numbered = line[:3].isdecimal()
-        if line[:3] != expected and (numbered or len(texts) == 1):
-            raise clear.failed(f"it answered {_printable(line)} where {expected} is due")
-        if numbered and line[3:4] != "-":
-            return texts
-
-
-def _address_literal(address: str) -> str:
-    """RFC 5321 section 4.1.3: how a client without a domain name introduces itself."""
-    bare = address.partition("%")[0]
-    return f"[IPv6:{bare}]" if ":" in bare else f"[{bare}]"
-
-
-async def _imap_dialogue(clear: _Clear) -> None:
-    """Greeting and STARTTLS: RFC 9051 section 6.2.1; untagged lines may come in between."""
-    greeting = await clear.line()
-    if not greeting.upper().startswith("* OK"):
-        raise clear.failed(f"it greeted with {_printable(greeting)}")
-    await clear.send(b"a STARTTLS\r\n")
-    while (answer := await clear.line()).startswith("* "):
-        pass
-    if not answer.upper().startswith("A OK"):
-        raise clear.failed(f"it answered {_printable(answer)} to STARTTLS")
-    clear.finish()
-
-
-async def _pop3_dialogue(clear: _Clear) -> None:
-    """Greeting and STLS: RFC 2595 section 4."""
-    for command in (b"", b"STLS\r\n"):
-        await clear.send(command)
-        answer = await clear.line()
-        if not answer.startswith("+OK"):
-            raise clear.failed(f"it answered {_printable(answer)} where +OK is due")
-    clear.finish()
-
-
-_LDAP_STARTTLS = b"1.3.6.1.4.1.1466.20037"
-_LDAP_SUCCESS = 0
-
-
-async def _ldap_dialogue(clear: _Clear) -> None:
-    """Send the extended request StartTLS: RFC 4511 sections 4.12 and 4.14, BER in short form."""
-    name = bytes([0x80, len(_LDAP_STARTTLS)]) + _LDAP_STARTTLS
-    message = b"\x02\x01\x01" + bytes([0x77, len(name)]) + name
-    await clear.send(bytes([0x30, len(message)]) + message)
-    answer = await _ber_element(clear, 0x30)
-    # The message's number is a one, as was ours.
-    number, operation = answer[:3], answer[3:]
-    if number != b"\x02\x01\x01" or operation[:1] != b"\x78":
-        raise clear.failed(f"it answered {_printable(answer)}, no extended response")
-    content = operation[1 + _ber_length_size(operation[1:]) :]
-    if len(content) < 3 or content[:2] != b"\x0a\x01":
-        raise clear.failed(f"it answered {_printable(answer)}, no extended response")
-    if content[2] != _LDAP_SUCCESS:
-        diagnostic = re.sub(rb"[^ -~]+", b" ", content[3:]).strip()
-        raise clear.failed(f"it answered with result code {content[2]} {_printable(diagnostic)}")
-    clear.finish()
-
-
-async def _ber_element(clear: _Clear, tag: int) -> bytes:
-    """Return the content of the next BER element (X.690 section 8.1)."""
-    head = await clear.exactly(2)
-    if head[0] != tag:
-        raise clear.failed(f"it answered {_printable(head)}, which is no LDAP")
-    size = head[1]
-    if size >= 0x80:
-        size = int.from_bytes(await clear.exactly(size - 0x80), "big")
-    return await clear.exactly(size)
-
-
-def _ber_length_size(data: bytes) -> int:
-    return 1 if not data or data[0] < 0x80 else data[0] - 0x80 + 1
-
-
-_POSTGRESQL_SSL_REQUEST = struct.pack(">ii", 8, 80877103)
-
-
-async def _postgresql_dialogue(clear: _Clear) -> None:
-    """Send an SSLRequest; PostgreSQL manual, "Message Formats" and "SSL Session Encryption"."""
-    await clear.send(_POSTGRESQL_SSL_REQUEST)
-    answer = await clear.exactly(1)
-    if answer == b"N":
-        raise clear.failed("TLS is not enabled in this PostgreSQL server")
-    if answer != b"S":
-        raise clear.failed(f"it answered {_printable(answer)} where 'S' is due")
-    clear.finish()
-
-
-def _xmpp_dialogue(namespace: str) -> Callable[[_Clear], Awaitable[None]]:
-    """Return the negotiation of a stream of clients or of servers: RFC 6120 section 5.4."""
-
-    async def dialogue(clear: _Clear) -> None:
-        await clear.send(_stream_header(clear.name, namespace))
-        offered = await clear.until(b"</stream:features>", b"</stream:error>", b"</stream:stream>")
-        if b"<starttls" not in offered:
-            raise clear.failed(f"it does not offer STARTTLS but {_stream_end(offered)}")
-        await clear.send(b"<starttls xmlns='urn:ietf:params:xml:ns:xmpp-tls'/>")
-        if b"<proceed" not in await clear.until(b"/>", b"</proceed>", b"</failure>"):
-            raise clear.failed("it refused STARTTLS")
-        clear.finish()
-
-    return dialogue
-
-
-_STREAM_ERROR = re.compile(rb"<stream:error[^>]*>\s*<([a-z-]+)")
-
-
-def _stream_end(offered: bytes) -> str:
-    """Return the condition of a stream error (RFC 6120, 4.9.3), or the end of what was said."""
-    if error := _STREAM_ERROR.search(offered):
-        return f"ends the stream ({error[1].decode()})"
-    return _printable(offered[-_EXCERPT_BYTES:])
-
-
-def _stream_header(name: str, namespace: str) -> bytes:
-    to = name if _is_address(name) else a_label(name)
-    return (
-        f"<?xml version='1.0'?><stream:stream to='{_in_xml(to)}' version='1.0'"
-        f" xmlns='{namespace}' xmlns:stream='http://etherx.jabber.org/streams'>"
-    ).encode()
-
-
-def _is_address(name: str) -> bool:
-    try:
-        ipaddress.ip_address(name)
-    except ValueError:
-        return False
-    return True
-
-
-def _in_xml(text: str) -> str:
-    return text.replace("&", "&amp;").replace("'", "&apos;").replace("<", "&lt;")
-
-
-# Packets: MySQL internals manual, "Protocol::HandshakeV10" and "Protocol::SSLRequest"; MariaDB
-# documentation, "Connecting" in the client/server protocol.
-_MYSQL_PROTOCOL = 10
-_MYSQL_ERROR = 0xFF
-
-
-async def _mysql_dialogue(clear: _Clear) -> None:
-    """Read the initial handshake packet and answer with an SSLRequest packet.
-
-    A packet is a 3-byte little-endian length, a sequence number and the payload.
-    """
-    header = await clear.exactly(4)
-    greeting = await clear.exactly(int.from_bytes(header[:3], "little"))
-    if not _mysql_capabilities(clear, greeting) & farewells.CLIENT_SSL:
-        raise clear.failed("TLS is not enabled in this MySQL or MariaDB server")
-    request = farewells.mysql_flags(
-        farewells.PROTOCOL_41
-        | farewells.CLIENT_SSL
-        | farewells.SECURE_CONNECTION
-        | farewells.PLUGIN_AUTH
-    )
-    sequence = (header[3] + 1) % 256
-    await clear.send(len(request).to_bytes(3, "little") + bytes([sequence]) + request)
-    clear.finish()
-
-
-def _mysql_capabilities(clear: _Clear, greeting: bytes) -> int:
-    """Return the lower 16 capability flags of an initial handshake packet's payload."""
-    if greeting[:1] == bytes([_MYSQL_ERROR]):
-        # An error packet: type, 2 bytes of error number, text.
-        raise clear.failed(f"it answered {_printable(greeting[3:])}")
-    # Protocol version; server version up to a NUL; thread id (4), scramble (8), filler (1).
-    _version, terminator, rest = greeting[1:].partition(b"\0")
-    if greeting[:1] != bytes([_MYSQL_PROTOCOL]) or not terminator or len(rest) < 15:
-        raise clear.failed(f"it does not greet as MySQL or MariaDB do: {_printable(greeting)}")
-    return int.from_bytes(rest[13:15], "little")
-
-
-_DIALOGUES: dict[StartTls, Callable[[_Clear], Awaitable[None]]] = {
-    StartTls.SMTP: _smtp_dialogue,
-    StartTls.IMAP: _imap_dialogue,
-    StartTls.POP3: _pop3_dialogue,
-    StartTls.LDAP: _ldap_dialogue,
-    StartTls.POSTGRESQL: _postgresql_dialogue,
-    StartTls.MYSQL: _mysql_dialogue,
-    StartTls.XMPP: _xmpp_dialogue("jabber:client"),
-    StartTls.XMPP_SERVER: _xmpp_dialogue("jabber:server"),
-    StartTls.FTP: _ftp_dialogue,
-}
-
-_FAREWELLS: dict[StartTls, Farewell] = {
-    StartTls.SMTP: farewells.saying(b"QUIT\r\n"),
-    StartTls.IMAP: farewells.saying(b"b LOGOUT\r\n"),
-    StartTls.POP3: farewells.saying(b"QUIT\r\n"),
-    StartTls.LDAP: farewells.saying(farewells.LDAP_UNBIND),
-    StartTls.MYSQL: farewells.mysql,
-    StartTls.FTP: farewells.saying(b"QUIT\r\n"),
-}
-"""The others are best left by the end of TLS: PostgreSQL expects that, XMPP would have to begin a
-second stream first, which Prosody logs more of; of TLS from the first byte nothing says what is
-spoken under it."""
-
-
-# --- bytes and words -----------------------------------------------------------------------------
-
-
-async def _send(sock: socket.socket, data: bytes) -> None:
-    """Send everything.
-
-    A peer that has hung up is not an error here: its last words may still be waiting to be read.
-    """
-    with contextlib.suppress(OSError):
-        await asyncio.get_running_loop().sock_sendall(sock, data)
-
-
-async def _receive(sock: socket.socket) -> bytes:
-    """Return what arrives next, b"" when the peer has ended the connection in whatever way."""
-    try:
-        return await asyncio.get_running_loop().sock_recv(sock, _READ)
-    except OSError:
-        return b""
-
-
-def _at(target: Target) -> str:
-    return f"{_printable(target.host)} port {target.port}"
-
-
-def _printable(said: str | bytes) -> str:
-    """Quote the start of what a peer said (or an operator typed), control characters escaped."""
-    return repr(said[:_EXCERPT_BYTES]).removeprefix("b")
-
-
-def _os_reason(error: Exception) -> str:
-    if isinstance(error, TimeoutError):
-        return "timed out"
-    return getattr(error, "strerror", None) or str(error)

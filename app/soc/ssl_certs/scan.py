@@ -10,7 +10,7 @@ from django.utils import timezone
 from soc.common import due
 from soc.ssl_certs import probe, store
 from soc.ssl_certs.models import Endpoint
-from soc.ssl_certs.probe import Outcome, ProbeError
+from soc.ssl_certs.targets import Outcome, ProbeError
 
 MOST_AT_ONCE = 1000
 """Endpoints that one tick claims at most: 10,000 endpoints an hour need 84 a tick of 30 s."""

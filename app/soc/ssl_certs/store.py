@@ -20,7 +20,8 @@ from soc.common.deadlocks import again_after_deadlock
 from soc.ssl_certs import changes, conditions, strength
 from soc.ssl_certs.expiry import Nearness
 from soc.ssl_certs.models import Certificate, Change, Endpoint, Observation, fingerprints
-from soc.ssl_certs.probe import Outcome, Presented, ProbeError
+from soc.ssl_certs.probe import Presented
+from soc.ssl_certs.targets import Outcome, ProbeError
 from soc.trust import chain, crls
 from soc.trust.revocation import Evidence
 

@@ -1,4 +1,4 @@
-"""What is probed: an endpoint, and the protocol that is spoken there before TLS.
+"""What is probed, an endpoint with the protocol that is spoken before TLS, and why it may fail.
 
 Apart from the probe, because models need it and no other process should load a TLS library.
 """
@@ -43,3 +43,28 @@ class Target:
     def name(self) -> str:
         """The name the certificate has to match."""
         return self.server_name or self.host
+
+
+class Outcome(StrEnum):
+    """Why no certificate could be collected."""
+
+    RESOLVE_FAILED = "resolve_failed"
+    CONNECT_REFUSED = "connect_refused"
+    CONNECT_TIMEOUT = "connect_timeout"
+    UNREACHABLE = "unreachable"
+    HANDSHAKE_TIMEOUT = "handshake_timeout"
+    NOT_TLS = "not_tls"
+    HANDSHAKE_FAILED = "handshake_failed"
+    STARTTLS_FAILED = "starttls_failed"
+    TIMEOUT = "timeout"
+    DEFECT = "defect"
+
+
+class ProbeError(Exception):
+    """The probe brought nothing back; `detail` is one sentence for the operator."""
+
+    def __init__(self, outcome: Outcome, detail: str) -> None:
+        """Take what happened, and the sentence that says so."""
+        super().__init__(f"{outcome}: {detail}")
+        self.outcome = outcome
+        self.detail = detail

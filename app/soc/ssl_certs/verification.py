@@ -11,8 +11,7 @@ from soc.schedules.schedules import request_run
 from soc.ssl_certs import probe, scan, store
 from soc.ssl_certs.expiry import Nearness
 from soc.ssl_certs.models import Certificate, Endpoint, Verification
-from soc.ssl_certs.probe import ProbeError
-from soc.ssl_certs.targets import Target
+from soc.ssl_certs.targets import ProbeError, Target
 from soc.trust import chain
 
 TASK = "soc.ssl_certs.tasks.verify_renewal"

@@ -17,9 +17,8 @@ import pytest
 from cryptography.hazmat.primitives.serialization import Encoding
 
 import pki
-from soc.ssl_certs import probe
-from soc.ssl_certs.probe import Outcome
-from soc.ssl_certs.targets import StartTls, Target
+from soc.ssl_certs import dialogues, probe, streams
+from soc.ssl_certs.targets import Outcome, ProbeError, StartTls, Target
 
 HOST = "www.example.org"
 ROOT = pki.issue("Test Root", ca=True)
@@ -97,9 +96,9 @@ def collect(port: int, **options: object) -> probe.Presented:
     return asyncio.run(probe.collect(target, connect_timeout=2, handshake_timeout=2))
 
 
-def failure(port: int, *, seconds: float = 2, **options: object) -> probe.ProbeError:
+def failure(port: int, *, seconds: float = 2, **options: object) -> ProbeError:
     target = Target(**{"host": "127.0.0.1", "port": port, **options})
-    with pytest.raises(probe.ProbeError) as caught:
+    with pytest.raises(ProbeError) as caught:
         asyncio.run(probe.collect(target, connect_timeout=seconds, handshake_timeout=seconds))
     return caught.value
 
@@ -398,15 +397,15 @@ def test_last_words_of_a_peer_that_is_gone() -> None:
     ours.setblocking(False)
 
     async def talk() -> bytes:
-        await probe._send(ours, b"too late")
-        return await probe._receive(ours)
+        await streams.send(ours, b"too late")
+        return await streams.receive(ours)
 
     with ours:
         assert asyncio.run(talk()) == b"last words"
 
 
 def test_no_time_left() -> None:
-    with serving(until_hung_up) as port, pytest.raises(probe.ProbeError) as caught:
+    with serving(until_hung_up) as port, pytest.raises(ProbeError) as caught:
         asyncio.run(probe.collect(Target("127.0.0.1", port), handshake_timeout=0))
     assert caught.value.outcome is Outcome.HANDSHAKE_TIMEOUT
 
@@ -500,7 +499,7 @@ def test_smtp_refused(replies: dict[str, bytes], why: str, context: ssl.SSLConte
     [("192.0.2.7", "[192.0.2.7]"), ("fe80::7%eth0", "[IPv6:fe80::7]")],
 )
 def test_address_literal(address: str, literal: str) -> None:
-    assert probe._address_literal(address) == literal
+    assert dialogues._address_literal(address) == literal
 
 
 def greeting_packet(payload: bytes) -> bytes:

@@ -14,9 +14,8 @@ import pytest
 
 import pki
 from soc.common.net import a_label
-from soc.ssl_certs import farewells, probe
-from soc.ssl_certs.probe import Outcome
-from soc.ssl_certs.targets import StartTls, Target
+from soc.ssl_certs import dialogues, farewells, probe
+from soc.ssl_certs.targets import Outcome, ProbeError, StartTls, Target
 
 HOST = "www.example.org"
 LEAF = pki.issue(HOST, san=[HOST])
@@ -206,15 +205,15 @@ def test_a_server_that_floods_its_leave_costs_no_memory(context: ssl.SSLContext)
 def test_a_server_that_does_not(
     starttls: StartTls, script: Script, why: str, context: ssl.SSLContext
 ) -> None:
-    with serving(script, context) as (port, _), pytest.raises(probe.ProbeError) as caught:
+    with serving(script, context) as (port, _), pytest.raises(ProbeError) as caught:
         asyncio.run(probe.collect(Target("127.0.0.1", port, HOST, starttls)))
     assert caught.value.outcome is Outcome.STARTTLS_FAILED
     assert why in caught.value.detail
 
 
 def test_every_protocol_has_a_dialogue_and_a_farewell() -> None:
-    assert set(probe._DIALOGUES) == set(StartTls) - {StartTls.NONE}
-    assert {starttls for starttls, _ in FAREWELLS} == set(probe._DIALOGUES)
+    assert set(dialogues.DIALOGUES) == set(StartTls) - {StartTls.NONE}
+    assert {starttls for starttls, _ in FAREWELLS} == set(dialogues.DIALOGUES)
 
 
 @pytest.mark.parametrize(
