@@ -13,7 +13,7 @@ from soc.ssl_certs import probe
 from soc.ssl_certs.models import Endpoint, Search
 from soc.ssl_certs.probe import Presented
 from soc.ssl_certs.targets import StartTls, Target
-from soc.trust import chain
+from soc.trust.description import describe
 
 TASK = "soc.ssl_certs.tasks.search_ranges"
 
@@ -69,7 +69,7 @@ def _name(host: str, leaf: x509.Certificate) -> str:
 
     A name with a wildcard is no host's.
     """
-    san = chain.describe(leaf).san
+    san = describe(leaf).san
     if host in san:
         return ""
     return next((name for name in san if _is_host(name)), "")

@@ -23,6 +23,7 @@ from soc.ssl_certs.models import Certificate, Change, Endpoint, Observation, fin
 from soc.ssl_certs.probe import Presented
 from soc.ssl_certs.targets import Outcome, ProbeError
 from soc.trust import chain, crls
+from soc.trust.description import describe, end_of, named
 from soc.trust.revocation import Evidence
 
 RETRY = timedelta(minutes=1)
@@ -299,7 +300,7 @@ def _known(which: Q) -> dict[str, Certificate]:
 
 
 def _described(cert: x509.Certificate) -> Certificate:
-    description = asdict(chain.describe(cert))
+    description = asdict(describe(cert))
     fingerprint = description.pop("fingerprint_sha256")
     for derived in ("is_ca", "self_signed"):
         del description[derived]
@@ -394,12 +395,12 @@ def _first_end_above(
     """
     if len(verdict.path) < 2:
         return None
-    ends = [(chain.end_of(cert), depth) for depth, cert in enumerate(verdict.path) if depth]
+    ends = [(end_of(cert), depth) for depth, cert in enumerate(verdict.path) if depth]
     end, depth = min(ends)
     cert = verdict.path[depth]
     near = endpoint.limits.nearness(None, end, now)
     days = (end - now).days
-    text = f"{chain.named(cert, depth)} expires in {days} days, on {end:%Y-%m-%d %H:%M} UTC."
+    text = f"{named(cert, depth)} expires in {days} days, on {end:%Y-%m-%d %H:%M} UTC."
     return near, text
 
 

@@ -14,7 +14,7 @@ from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import dsa, ec, rsa
 
-from soc.trust import chain
+from soc.trust.description import named
 
 LEAST_RSA_BITS = 2048
 LEAST_CURVE_BITS = 224
@@ -40,7 +40,7 @@ def weaknesses(
     `public` holds for paths to the system's store. The anchor's own signature counts nowhere.
     """
     for depth, cert in enumerate(path):
-        who = chain.named(cert, depth)
+        who = named(cert, depth)
         if key := _weak_key(cert):
             yield f"{who} has a weak key ({key})."
         if (depth == 0 or depth < len(path) - 1) and (name := _weak_hash(cert)):
@@ -48,7 +48,7 @@ def weaknesses(
     if tls_version in OLD_VERSIONS:
         yield f"The newest version of TLS that the server speaks is {tls_version}."
     if public and path and (days := _too_long(path[0])):
-        who = chain.named(path[0], 0)
+        who = named(path[0], 0)
         yield f"{who} is valid for more than {days} days, which browsers refuse."
 
 

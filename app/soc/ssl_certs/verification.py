@@ -13,6 +13,7 @@ from soc.ssl_certs.expiry import Nearness
 from soc.ssl_certs.models import Certificate, Endpoint, Verification
 from soc.ssl_certs.targets import ProbeError, Target
 from soc.trust import chain
+from soc.trust.description import Description, describe
 
 TASK = "soc.ssl_certs.tasks.verify_renewal"
 
@@ -71,7 +72,7 @@ def _told(
 ) -> dict[str, object]:
     if isinstance(finding, store.Failed):
         return {"error": finding.error.detail}
-    description = chain.describe(finding.presented.chain[0])
+    description = describe(finding.presented.chain[0])
     valid = finding.verdict.result == chain.Validity.VALID
     return {
         "fingerprint": description.fingerprint_sha256,
@@ -86,7 +87,7 @@ def _told(
 def _is_renewed(
     endpoint: Endpoint,
     before: Certificate | None,
-    description: chain.Description,
+    description: Description,
     finding: store.Finding,
 ) -> bool:
     """Whether a certificate ends later than the one before, or is far from its end.

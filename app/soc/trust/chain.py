@@ -1,4 +1,4 @@
-"""Describe certificates and judge a presented chain.
+"""Judge a presented chain.
 
 Paths are built and checked by OpenSSL, through pyOpenSSL, since its verdict is what the clients of
 an endpoint will meet. The other maintained choice, `cryptography.x509.verification`, follows the
@@ -13,182 +13,27 @@ import datetime as dt
 import functools
 import ipaddress
 import ssl
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
 from pathlib import Path
-from typing import TypeVar
 
 from cryptography import x509
-from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
+from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes
-from cryptography.hazmat.primitives.asymmetric import dsa, ec, rsa
 from cryptography.x509.oid import (
     AuthorityInformationAccessOID,
     ExtendedKeyUsageOID,
     NameOID,
-    SignatureAlgorithmOID,
 )
 from OpenSSL import crypto
 from OpenSSL.SSL import X509VerificationCodes as Code
 
 from soc.common.net import a_label
 from soc.trust import revocation
-from soc.trust.extensions import Readable, readable
+from soc.trust.description import called, capital, escape, name_text, names_of
+from soc.trust.extensions import readable
 from soc.trust.revocation import Evidence
-
-T = TypeVar("T")
-
-# --- describe ------------------------------------------------------------------------------------
-
-_SIGNATURE_NAMES = {
-    oid: name.lstrip("_")
-    for name, oid in vars(SignatureAlgorithmOID).items()
-    if isinstance(oid, x509.ObjectIdentifier)
-}
-
-
-@dataclass(frozen=True)
-class Description:
-    """What a certificate says of itself. Text has its control characters escaped.
-
-    A part that cannot be decoded is empty (None for a time), with the reason in `problems`.
-    """
-
-    subject: str
-    issuer: str
-    serial: str
-    not_before: dt.datetime | None
-    not_after: dt.datetime | None
-    san: tuple[str, ...]
-    key: str
-    signature: str
-    fingerprint_sha256: str
-    is_ca: bool
-    self_signed: bool
-    problems: tuple[str, ...]
-
-
-_EARLIEST = dt.datetime(1, 1, 2, tzinfo=dt.UTC)
-_LATEST = dt.datetime(9999, 12, 30, tzinfo=dt.UTC)
-
-
-def describe(cert: x509.Certificate) -> Description:
-    """Return what `cert` says of itself; odd certificates give what they can, none raises.
-
-    `subject` and `issuer` are RFC 4514 strings, `serial` and `fingerprint_sha256` upper-case
-    hexadecimal, times aware and in UTC, `san` DNS names and IP addresses as text, `key` such as
-    "RSA 2048", "EC secp256r1" or "Ed25519", `signature` such as "ECDSA_WITH_SHA256".
-    """
-    problems: list[str] = []
-
-    def attempt(part: str, read: Callable[[], T], fallback: T) -> T:
-        try:
-            return read()
-        # Every kind of damage has an exception of its own in the library (ValueError, TypeError,
-        # UnsupportedAlgorithm, DuplicateExtension, ...), and none may cost the other parts.
-        except Exception as error:
-            problems.append(f"{part}: {_escape(str(error))}")
-            return fallback
-
-    extensions = readable(cert)
-    problems += (f"extensions: {_escape(problem)}" for problem in extensions.problems)
-    san = _san_texts(extensions)
-    subject = attempt("subject", lambda: cert.subject.rfc4514_string(), "")
-    no_names: tuple[str, ...] = ()
-    common_names = attempt("common name", lambda: _common_names(cert), no_names)
-    if any("\0" in text for text in (*common_names, *san)):
-        problems.append("a name holds a NUL character, a way to fool careless clients")
-    if twice := len(san) - len({text.lower() for text in san}):
-        problems.append(f"{twice} of its names are listed more than once")
-    algorithm = cert.signature_algorithm_oid
-    return Description(
-        subject=_escape(subject),
-        issuer=_escape(attempt("issuer", lambda: cert.issuer.rfc4514_string(), "")),
-        serial=attempt("serial number", lambda: f"{cert.serial_number:X}", ""),
-        not_before=attempt(
-            "start of validity", lambda: _in_any_zone(cert.not_valid_before_utc), None
-        ),
-        not_after=attempt("end of validity", lambda: _in_any_zone(cert.not_valid_after_utc), None),
-        san=tuple(_escape(text) for text in san),
-        key=attempt("key", lambda: _key_text(cert), ""),
-        signature=_SIGNATURE_NAMES.get(algorithm, algorithm.dotted_string),
-        fingerprint_sha256=cert.fingerprint(hashes.SHA256()).hex().upper(),
-        is_ca=_is_ca(extensions),
-        self_signed=attempt("own signature", lambda: _is_self_signed(cert), False),
-        problems=tuple(problems),
-    )
-
-
-def end_of(cert: x509.Certificate) -> dt.datetime:
-    """Return until when a certificate is valid, as `describe` has it."""
-    return _in_any_zone(cert.not_valid_after_utc)
-
-
-def named(cert: x509.Certificate, depth: int) -> str:
-    """Return how a sentence begins that is about a certificate of a path."""
-    return _start(_who(cert, depth))
-
-
-def _in_any_zone(moment: dt.datetime) -> dt.datetime:
-    """Return a time that can be shown in every time zone.
-
-    The end of a certificate without one is the last second of the year 9999 (RFC 5280, 4.1.2.5),
-    which east of Greenwich is a year that Python does not know.
-    """
-    return min(max(moment, _EARLIEST), _LATEST)
-
-
-def _san_texts(extensions: Readable) -> tuple[str, ...]:
-    names = extensions.get(x509.SubjectAlternativeName) or ()
-    return tuple(
-        str(name.value) for name in names if isinstance(name, x509.DNSName | x509.IPAddress)
-    )
-
-
-def _common_names(cert: x509.Certificate) -> tuple[str, ...]:
-    attributes = cert.subject.get_attributes_for_oid(NameOID.COMMON_NAME)
-    return tuple(str(attribute.value) for attribute in attributes)
-
-
-def _key_text(cert: x509.Certificate) -> str:
-    try:
-        key = cert.public_key()
-    except UnsupportedAlgorithm:
-        return f"unknown ({cert.public_key_algorithm_oid.dotted_string})"
-    kind = type(key).__name__.removesuffix("PublicKey")
-    if isinstance(key, ec.EllipticCurvePublicKey):
-        return f"{kind} {key.curve.name}"
-    if isinstance(key, rsa.RSAPublicKey | dsa.DSAPublicKey):
-        return f"{kind} {key.key_size}"
-    return kind
-
-
-def _is_ca(extensions: Readable) -> bool:
-    constraints = extensions.get(x509.BasicConstraints)
-    return constraints is not None and constraints.ca
-
-
-def _is_self_signed(cert: x509.Certificate) -> bool:
-    if cert.issuer != cert.subject:
-        return False
-    try:
-        cert.verify_directly_issued_by(cert)
-    except InvalidSignature:
-        return False
-    except (ValueError, TypeError, UnsupportedAlgorithm):
-        # The algorithm or the key is one that `cryptography` does not check, SHA-1 above all: many
-        # old devices and a fifth of the public roots use it. Then the equal names have to do.
-        return True
-    return True
-
-
-def _escape(text: str) -> str:
-    """Make control characters visible: what a server wrote ends up in mails and on screens."""
-    return "".join(
-        character if character.isprintable() else ascii(character)[1:-1] for character in text
-    )
-
 
 # --- trust ---------------------------------------------------------------------------------------
 
@@ -366,15 +211,15 @@ def verify(
         return Verdict(
             Validity.INVALID,
             "A part of the server's certificate (depth 0) or of its chain cannot be decoded"
-            f" ({_escape(str(error))}).",
+            f" ({escape(str(error))}).",
         )
     # Without a path there is the leaf alone.
     whole = tuple(path) if not any(finding.path_failed for finding in findings) else ()
     if not findings:
-        anchor = _name_text(path[-1].subject)
+        anchor = name_text(path[-1].subject)
         reason = (
-            f"A path of {len(path)} certificates leads from {_who(path[0], 0)} to the trust anchor"
-            f" {anchor}."
+            f"A path of {len(path)} certificates leads from {called(path[0], 0)} to the trust"
+            f" anchor {anchor}."
         )
         return Verdict(Validity.VALID, reason, None, whole, remarks)
     findings.sort(key=lambda finding: _ORDER.get(finding.result, 0))
@@ -396,11 +241,11 @@ def unexpected(
     reasons = []
     own = leaf.fingerprint(hashes.SHA256()).hex().upper()
     if fingerprints and own not in fingerprints:
-        reasons.append(f"{_start(_who(leaf, 0))} is not a pinned one: its fingerprint is {own}.")
-    if issuer and issuer.casefold() not in _name_text(leaf.issuer).casefold():
+        reasons.append(f"{capital(called(leaf, 0))} is not a pinned one: its fingerprint is {own}.")
+    if issuer and issuer.casefold() not in name_text(leaf.issuer).casefold():
         reasons.append(
-            f"{_start(_who(leaf, 0))} was issued by {_name_text(leaf.issuer)}, where"
-            f" {_escape(issuer)} is expected."
+            f"{capital(called(leaf, 0))} was issued by {name_text(leaf.issuer)}, where"
+            f" {escape(issuer)} is expected."
         )
     return Verdict(Validity.UNEXPECTED, " ".join(reasons), 0, fault=leaf) if reasons else None
 
@@ -459,14 +304,14 @@ def _path_finding(
 ) -> _Finding:
     code, depth, message = error.errors
     cert = error.certificate.to_cryptography()
-    who = _who(cert, depth)
+    who = called(cert, depth)
     match code:
         case Code.ERR_CERT_HAS_EXPIRED:
             return _expired(cert, depth)
         case Code.ERR_CERT_NOT_YET_VALID:
             return _not_yet_valid(cert, depth)
         case Code.ERR_DEPTH_ZERO_SELF_SIGNED_CERT:
-            reason = f"{_start(who)} is self-signed and no trust anchor."
+            reason = f"{capital(who)} is self-signed and no trust anchor."
             return _Finding(Validity.SELF_SIGNED, reason, depth)
         case Code.ERR_SELF_SIGNED_CERT_IN_CHAIN:
             reason = f"The chain ends at {who}, which is no trust anchor."
@@ -479,10 +324,10 @@ def _path_finding(
             if not (problems := readable(cert).problems):
                 return _issuer_finding(cert, depth, chain, trust)
             # OpenSSL looks in vain for the issuer of a certificate that it cannot decode.
-            reason = f"A part of {who} cannot be decoded ({_escape(problems[0])})."
+            reason = f"A part of {who} cannot be decoded ({escape(problems[0])})."
             return _Finding(Validity.INVALID, reason, depth)
         case _:
-            reason = f"{_start(who)} is not acceptable: {message}."
+            reason = f"{capital(who)} is not acceptable: {message}."
             return _Finding(Validity.INVALID, reason, depth)
 
 
@@ -496,7 +341,7 @@ def _issuer_finding(
     issuer can be downloaded (RFC 5280 section 4.2.2.1), other certificates were presented, or a
     trust anchor belongs to the organisation of the issuer.
     """
-    who, issuer = _start(_who(cert, depth)), _name_text(cert.issuer)
+    who, issuer = capital(called(cert, depth)), name_text(cert.issuer)
     if any(other.subject == cert.issuer for other in chain):
         issuer += " (what was presented under that name has another key or is damaged)"
     if depth == 0 and (
@@ -539,7 +384,7 @@ def _purpose_findings(path: Sequence[x509.Certificate]) -> list[_Finding]:
             findings.append(
                 _Finding(
                     Validity.INVALID,
-                    f"{_start(_who(cert, depth))} is not meant for TLS servers"
+                    f"{capital(called(cert, depth))} is not meant for TLS servers"
                     " (its extended key usage lacks serverAuth).",
                     depth,
                 )
@@ -549,7 +394,7 @@ def _purpose_findings(path: Sequence[x509.Certificate]) -> list[_Finding]:
         findings.append(
             _Finding(
                 Validity.INVALID,
-                f"{_start(_who(path[0], 0))} is not meant for TLS (its key usage allows neither"
+                f"{capital(called(path[0], 0))} is not meant for TLS (its key usage allows neither"
                 " signatures nor key exchange).",
                 0,
             )
@@ -564,31 +409,18 @@ def _time_findings(leaf: x509.Certificate, at: dt.datetime) -> list[_Finding]:
 
 
 def _revoked(cert: x509.Certificate, depth: int, why: str) -> _Finding:
-    return _Finding(Validity.REVOKED, f"{_start(_who(cert, depth))} is revoked ({why}).", depth)
+    return _Finding(Validity.REVOKED, f"{capital(called(cert, depth))} is revoked ({why}).", depth)
 
 
 def _expired(cert: x509.Certificate, depth: int) -> _Finding:
     when = f"{cert.not_valid_after_utc:%Y-%m-%d %H:%M} UTC"
-    return _Finding(Validity.EXPIRED, f"{_start(_who(cert, depth))} expired on {when}.", depth)
+    return _Finding(Validity.EXPIRED, f"{capital(called(cert, depth))} expired on {when}.", depth)
 
 
 def _not_yet_valid(cert: x509.Certificate, depth: int) -> _Finding:
     when = f"{cert.not_valid_before_utc:%Y-%m-%d %H:%M} UTC"
-    reason = f"{_start(_who(cert, depth))} is valid from {when} on."
+    reason = f"{capital(called(cert, depth))} is valid from {when} on."
     return _Finding(Validity.NOT_YET_VALID, reason, depth)
-
-
-def _who(cert: x509.Certificate, depth: int) -> str:
-    role = "the CA certificate" if depth else "the server's certificate"
-    return f"{role} (depth {depth}, {_name_text(cert.subject)})"
-
-
-def _start(sentence: str) -> str:
-    return sentence[0].upper() + sentence[1:]
-
-
-def _name_text(name: x509.Name) -> str:
-    return _escape(name.rfc4514_string()) or "empty name"
 
 
 # --- names ---------------------------------------------------------------------------------------
@@ -599,7 +431,7 @@ MOST_NAMES_TOLD = 20
 def _unread(path: Sequence[x509.Certificate]) -> tuple[str, ...]:
     """Return what our own look at certificates could not read, and OpenSSL let pass."""
     return tuple(
-        f"A part of {_who(cert, depth)} could not be read: {_escape(problem)}."
+        f"A part of {called(cert, depth)} could not be read: {escape(problem)}."
         for depth, cert in enumerate(path)
         for problem in readable(cert).problems
     )
@@ -608,11 +440,11 @@ def _unread(path: Sequence[x509.Certificate]) -> tuple[str, ...]:
 def _name_findings(leaf: x509.Certificate, name: str) -> list[_Finding]:
     if _matches(leaf, name):
         return []
-    names = _san_texts(readable(leaf))
-    listed = ", ".join(_escape(text) for text in names[:MOST_NAMES_TOLD]) or "none"
+    names = names_of(readable(leaf))
+    listed = ", ".join(escape(text) for text in names[:MOST_NAMES_TOLD]) or "none"
     if len(names) > MOST_NAMES_TOLD:
         listed += f" and {len(names) - MOST_NAMES_TOLD} more"
-    reason = f"{_start(_who(leaf, 0))} is not for {_escape(name)}, its names are: {listed}."
+    reason = f"{capital(called(leaf, 0))} is not for {escape(name)}, its names are: {listed}."
     return [_Finding(Validity.NAME_MISMATCH, reason, 0)]
 
 

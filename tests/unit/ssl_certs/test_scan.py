@@ -22,7 +22,7 @@ from soc.alerts.models import Alert
 from soc.notify.models import OutboundMail, Subscription
 from soc.ssl_certs import scan, store, tasks
 from soc.ssl_certs.models import Certificate, Endpoint, Group, Observation
-from soc.trust import chain
+from soc.trust.description import describe
 from soc.trust.models import Authority
 
 pytestmark = pytest.mark.django_db
@@ -341,6 +341,6 @@ def test_what_a_certificate_says_fits_its_columns(
     root: pki.Issued, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     issued = leaf(root, 100)
-    long = replace(chain.describe(issued.cert), serial="F" * 400, signature="1.2." * 40)
-    monkeypatch.setattr(chain, "describe", lambda _: long)
+    long = replace(describe(issued.cert), serial="F" * 400, signature="1.2." * 40)
+    monkeypatch.setattr(store, "describe", lambda _: long)
     store._described(issued.cert).clean_fields(exclude=["san", "problems"])

@@ -22,6 +22,7 @@ from OpenSSL import crypto
 import pki
 from soc.trust import chain
 from soc.trust.chain import Validity
+from soc.trust.description import Description, describe
 
 NEEDS_OPENSSL = pytest.mark.skipif(not shutil.which("openssl"), reason="needs the openssl command")
 
@@ -370,7 +371,7 @@ def test_names(names: list[str | x509.GeneralName], name: str, matches: bool) ->
 def test_describe() -> None:
     cert = leaf(san=[HOST, "192.0.2.7", x509.RFC822Name("a@example.org")]).cert
     der = cert.public_bytes(Encoding.DER)
-    assert chain.describe(cert) == chain.Description(
+    assert describe(cert) == Description(
         subject=f"CN={HOST}",
         issuer="CN=Test Issuing CA,O=Test Org",
         serial=f"{cert.serial_number:X}",
@@ -387,11 +388,11 @@ def test_describe() -> None:
 
 
 def test_describe_tells_authorities_and_self_signed() -> None:
-    root, intermediate = chain.describe(ROOT.cert), chain.describe(INTERMEDIATE.cert)
+    root, intermediate = describe(ROOT.cert), describe(INTERMEDIATE.cert)
     assert (root.is_ca, root.self_signed) == (True, True)
     assert (intermediate.is_ca, intermediate.self_signed) == (True, False)
     same_name = pki.issue("Test Root", ROOT, organization="Test Org")
-    described = chain.describe(same_name.cert)
+    described = describe(same_name.cert)
     assert (described.self_signed, described.problems) == (False, ())
 
 
@@ -403,7 +404,7 @@ def test_sha1(tmp_path: Path) -> None:
     command += ["-keyout", str(tmp_path / "key.pem"), "-out", str(path)]
     subprocess.run(command, check=True, capture_output=True)
     trust = chain.load_trust([path])
-    described = chain.describe(trust.anchors[0])
+    described = describe(trust.anchors[0])
     assert (described.signature, described.self_signed) == ("RSA_WITH_SHA1", True)
     assert described.problems == ()
     at = dt.datetime.now(dt.UTC)
@@ -420,7 +421,7 @@ def test_sha1(tmp_path: Path) -> None:
     ],
 )
 def test_describe_key(key: pki.Key, text: str) -> None:
-    assert chain.describe(leaf(key=key).cert).key == text
+    assert describe(leaf(key=key).cert).key == text
 
 
 def patched(issued: pki.Issued, old: bytes, new: bytes) -> x509.Certificate:
@@ -433,7 +434,7 @@ def test_describe_unknown_key_type() -> None:
     issued = leaf(key=ed25519.Ed25519PrivateKey.generate())
     # The object identifiers 1.3.101.112 (Ed25519) and 1.3.101.127 (nothing).
     cert = patched(issued, bytes.fromhex("06032b6570"), bytes.fromhex("06032b657f"))
-    described = chain.describe(cert)
+    described = describe(cert)
     assert described.key == "unknown (1.3.101.127)"
     assert described.san == (HOST,)
 
@@ -441,7 +442,7 @@ def test_describe_unknown_key_type() -> None:
 def test_describe_undecodable_key() -> None:
     key = ec.generate_private_key(ec.SECP256R1())
     x = key.public_key().public_numbers().x.to_bytes(32, "big")
-    described = chain.describe(patched(leaf(key=key, key_identifiers=False), x, bytes(32)))
+    described = describe(patched(leaf(key=key, key_identifiers=False), x, bytes(32)))
     assert described.key == ""
     assert described.san == (HOST,)
     assert [problem.partition(":")[0] for problem in described.problems] == ["key"]
@@ -449,7 +450,7 @@ def test_describe_undecodable_key() -> None:
 
 def test_describe_undecodable_extension() -> None:
     issued = leaf(san=[], extensions=[undecodable(ExtensionOID.SUBJECT_ALTERNATIVE_NAME)])
-    described = chain.describe(issued.cert)
+    described = describe(issued.cert)
     assert (described.subject, described.san) == (f"CN={HOST}", ())
     assert [problem.partition(":")[0] for problem in described.problems] == ["extensions"]
 
@@ -457,8 +458,8 @@ def test_describe_undecodable_extension() -> None:
 def test_what_openssl_accepts_and_our_parser_does_not_is_remarked_on() -> None:
     constraints = raw(ExtensionOID.BASIC_CONSTRAINTS, "3003020100")
     cert = leaf(constraints=constraints).cert
-    assert chain.describe(cert).san == (HOST,)
-    assert "path_length must be None" in " ".join(chain.describe(cert).problems)
+    assert describe(cert).san == (HOST,)
+    assert "path_length must be None" in " ".join(describe(cert).problems)
     verdict = chain.verify([cert], name=HOST, trust=trust_in(INTERMEDIATE), at=pki.NOW)
     assert verdict.result is Validity.VALID
     assert "could not be read" in verdict.remarks[0]
@@ -471,7 +472,7 @@ def test_duplicate_extension() -> None:
         for oid in ("1.2.3.4", "1.2.3.5")
     ]
     cert = patched(leaf(extensions=extensions), second, first)
-    assert "Duplicate" in chain.describe(cert).problems[0]
+    assert "Duplicate" in describe(cert).problems[0]
     verdict = chain.verify([cert], name=HOST, trust=trust_in(INTERMEDIATE), at=pki.NOW)
     assert verdict.result is Validity.INVALID
 
@@ -480,20 +481,20 @@ def test_undecodable_subject() -> None:
     # A UTF8String that becomes a NULL with contents.
     subject = bytes.fromhex("0c0f") + HOST.encode()
     cert = patched(leaf(san=[]), subject, b"\x05" + subject[1:])
-    assert chain.describe(cert).problems[0].startswith("subject: ")
+    assert describe(cert).problems[0].startswith("subject: ")
     verdict = chain.verify([cert], name=HOST, trust=trust_in(INTERMEDIATE), at=pki.NOW)
     assert verdict.result is Validity.INVALID
 
 
 def test_describe_nul_and_control_characters() -> None:
     fooling = "www.example.org\0.evil.example"
-    in_san = chain.describe(leaf(san=[x509.DNSName(fooling)]).cert)
+    in_san = describe(leaf(san=[x509.DNSName(fooling)]).cert)
     assert in_san.san == (r"www.example.org\x00.evil.example",)
     assert "NUL" in in_san.problems[0]
-    in_subject = chain.describe(pki.issue(fooling, ROOT).cert)
+    in_subject = describe(pki.issue(fooling, ROOT).cert)
     assert "\0" not in in_subject.subject
     assert "NUL" in in_subject.problems[0]
-    line_break = chain.describe(pki.issue("a\r\nb", ROOT).cert)
+    line_break = describe(pki.issue("a\r\nb", ROOT).cert)
     assert line_break.subject == r"CN=a\r\nb"
 
 
@@ -506,7 +507,7 @@ def test_no_damage_raises(position: int, mask: int) -> None:
         cert = x509.load_der_x509_certificate(bytes(der))
     except (ValueError, x509.InvalidVersion):
         return
-    chain.describe(cert)
+    describe(cert)
     verdict = chain.verify([cert, INTERMEDIATE.cert], name=HOST, trust=trust_in(ROOT), at=pki.NOW)
     assert verdict.result is not Validity.VALID
 
@@ -555,6 +556,6 @@ def test_system_bundle(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize("zone", ["Pacific/Kiritimati", "Pacific/Pago_Pago"])
 def test_a_certificate_without_an_end_has_one_that_every_zone_can_tell(zone: str) -> None:
     without_end = dt.datetime(9999, 12, 31, 23, 59, 59, tzinfo=dt.UTC)
-    told = chain.describe(pki.issue("device", not_after=without_end).cert).not_after
+    told = describe(pki.issue("device", not_after=without_end).cert).not_after
     assert told is not None
     assert told.astimezone(ZoneInfo(zone)).year == 9999
