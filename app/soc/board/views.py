@@ -3,6 +3,7 @@
 from django.conf import settings
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import render
+from django.urls import reverse
 from django.utils import timezone
 from django.views.decorators.cache import never_cache
 from django.views.decorators.http import require_safe
@@ -29,6 +30,7 @@ def _render(request: HttpRequest, template: str) -> HttpResponse:
     board = data.read(timezone.now())
     columns = board.shown_to(request.user)
     context = {
+        "live_address": reverse("board-live"),
         "board": board,
         "columns": columns,
         "shown": {part.panel.name for parts in columns.values() for part in parts},
