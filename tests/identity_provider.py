@@ -37,6 +37,8 @@ class Provider:
     address: str = "127.0.0.1"
     port: int = field(default_factory=free_port)
     process: subprocess.Popen | None = None
+    programs: list[dict[str, Any]] = field(default_factory=list)
+    """Clients that get tokens of their own rights."""
 
     @property
     def issuer(self) -> str:
@@ -51,7 +53,8 @@ class Provider:
         usage = dict.fromkeys(_USAGES, False) | {"key_cert_sign": True, "crl_sign": True}
         extensions = [(x509.KeyUsage(**usage), True)]
         root = pki.issue("the provider's CA", ca=True, extensions=extensions)
-        leaf = pki.issue(self.host, root, san=[self.host])
+        names = list(dict.fromkeys((self.host, self.address)))
+        leaf = pki.issue(self.host, root, san=names)
         self.authority.write_bytes(root.cert_pem)
         (self.folder / "cert.pem").write_bytes(leaf.cert_pem)
         (self.folder / "key.pem").write_bytes(leaf.key_pem)
@@ -62,6 +65,7 @@ class Provider:
             "cert": str(self.folder / "cert.pem"),
             "key": str(self.folder / "key.pem"),
             "accounts": self.accounts,
+            "programs": self.programs,
             "client": {
                 "client_id": "soc",
                 "client_secret": CLIENT_SECRET,

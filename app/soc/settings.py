@@ -258,6 +258,9 @@ SMTP_HOST = SITE["SOC_SMTP_HOST"]
 SMTP_PORT = int(SITE["SOC_SMTP_PORT"])
 SMTP_SECURITY = SITE["SOC_SMTP_SECURITY"]
 SMTP_USER = SITE.get("SOC_SMTP_USER", "")
+SMTP_OAUTH_URL = SITE.get("SOC_SMTP_OAUTH_URL", "")
+SMTP_OAUTH_CLIENT_ID = SITE.get("SOC_SMTP_OAUTH_CLIENT_ID", "")
+SMTP_OAUTH_SCOPE = SITE.get("SOC_SMTP_OAUTH_SCOPE", "")
 SMTP_HELO = SITE.get("SOC_SMTP_HELO", "")
 
 # --- Celery ----------------------------------------------------------------------------------

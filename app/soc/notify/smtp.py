@@ -321,7 +321,7 @@ def close() -> None:
 def _usable_relay(end: float) -> smtplib.SMTP:
     try:
         return _relay(end)
-    # A password that the relay does not take is the site's problem, not a mail's.
+    # A login that the relay does not take is the site's problem, not a mail's.
     except (smtplib.SMTPException, OSError) as error:
         raise RelayDown(f"{_name()} cannot be used: {error}") from error
 
@@ -360,7 +360,12 @@ def _connect(end: float) -> _Bounded:
     try:
         if security == "starttls":
             relay.starttls(context=_tls())
-        if settings.SMTP_USER:
+        if settings.SMTP_OAUTH_URL:
+            # Nobody else needs the library.
+            from soc.notify import xoauth2
+
+            xoauth2.login(relay, settings.SMTP_USER)
+        elif settings.SMTP_USER:
             relay.login(settings.SMTP_USER, secret("smtp_password"))
         relay.ehlo_or_helo_if_needed()
     except (smtplib.SMTPException, OSError):

@@ -140,6 +140,9 @@ VARIABLES: tuple[Variable, ...] = (
     Variable("SOC_SMTP_PORT", _port),
     Variable("SOC_SMTP_SECURITY", _one_of("starttls", "tls", "none")),
     Variable("SOC_SMTP_USER", _matches(r"\S+", "a user name"), optional=True),
+    Variable("SOC_SMTP_OAUTH_URL", https_url, optional=True),
+    Variable("SOC_SMTP_OAUTH_CLIENT_ID", _matches(r"\S+", "a client's name"), optional=True),
+    Variable("SOC_SMTP_OAUTH_SCOPE", _matches(r"[\x21-\x7e ]+", "a scope"), optional=True),
     Variable("SOC_SMTP_HELO", helo, optional=True),
     Variable("SOC_MAIL_FROM", mail_address),
     Variable("SOC_MAIL_FROM_NAME", _matches(r"[^<>@\x00-\x1f]{1,64}", "a name"), optional=True),
@@ -163,7 +166,10 @@ VARIABLES: tuple[Variable, ...] = (
     Variable("SOC_PIDS", count),
 )
 BY_NAME = {variable.name: variable for variable in VARIABLES}
-TOGETHER = ("SOC_OIDC_ISSUER", "SOC_OIDC_CLIENT_ID", "SOC_OIDC_ROLES")
+TOGETHER = (
+    ("SOC_OIDC_ISSUER", "SOC_OIDC_CLIENT_ID", "SOC_OIDC_ROLES"),
+    ("SOC_SMTP_OAUTH_URL", "SOC_SMTP_OAUTH_CLIENT_ID"),
+)
 """Optional variables of which a site sets all or none."""
 
 SET_BY_THE_STACK = ("SOC_SERVICE", "SOC_IDENTITY", "SOC_STATE")
@@ -252,9 +258,13 @@ def problems_of(values: Mapping[str, str]) -> list[str]:
             problems.append(f"{variable.name} {wrong}: {value!r}")
         elif _EXAMPLE_ADDRESS.search(value):
             problems.append(f"{variable.name} still has the example's address: {value!r}")
-    unset = [name for name in TOGETHER if not values.get(name)]
-    if 0 < len(unset) < len(TOGETHER):
-        problems.append(f"{' and '.join(unset)} must be set too, or none of {', '.join(TOGETHER)}")
+    for group in TOGETHER:
+        unset = [name for name in group if not values.get(name)]
+        if 0 < len(unset) < len(group):
+            names = ", ".join(group)
+            problems.append(f"{' and '.join(unset)} must be set too, or none of {names}")
+    if values.get("SOC_SMTP_OAUTH_URL") and not values.get("SOC_SMTP_USER"):
+        problems.append("SOC_SMTP_USER must be set too: the mailbox that a token is for")
     return problems
 
 

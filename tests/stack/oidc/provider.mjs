@@ -9,7 +9,14 @@ const settings = JSON.parse(readFileSync(process.argv[2], "utf8"));
 const { accounts, client, port, address, issuer } = settings;
 
 const provider = new Provider(issuer, {
-  clients: [{ ...client, grant_types: ["authorization_code"], response_types: ["code"] }],
+  clients: [
+    { ...client, grant_types: ["authorization_code"], response_types: ["code"] },
+    // A program of its own rights, and a server that asks whether a token is good.
+    ...(settings.programs ?? []).map((program) => ({
+      ...program, grant_types: ["client_credentials"], redirect_uris: [], response_types: [],
+    })),
+  ],
+  features: { clientCredentials: { enabled: true }, introspection: { enabled: true } },
   claims: {
     openid: ["sub"],
     profile: ["preferred_username", "groups", "realm_access"],
