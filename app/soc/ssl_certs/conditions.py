@@ -17,11 +17,13 @@ from soc.common.times import local
 from soc.core.severity import Severity
 from soc.ssl_certs.models import Certificate, Endpoint
 from soc.ssl_certs.targets import ProbeError
+from soc.trust.models import Authority
 
 APPLICATION = "ssl_certs"
 REACHABLE = "reachable"
 CERTIFICATE = "certificate"
 STRENGTH = "strength"
+AUTHORITY = "authority"
 
 SEVERITIES = {
     Endpoint.Status.OK: Severity.OK,
@@ -75,6 +77,23 @@ def before_save(instance: Endpoint, **_: Any) -> None:
 def after_delete(instance: Endpoint, **_: Any) -> None:
     """Close the alerts of an endpoint that is gone."""
     actions.retire(APPLICATION, subject(instance))
+
+
+def before_save_of_authority(instance: Authority, **_: Any) -> None:
+    """Close the alert of an authority that is about to get another name."""
+    stored = Authority.objects.filter(pk=instance.pk).only("name").first()
+    if stored and stored.name != instance.name:
+        after_delete_of_authority(stored)
+
+
+def after_delete_of_authority(instance: Authority, **_: Any) -> None:
+    """Close the alert of an authority that is gone."""
+    actions.retire(APPLICATION, subject_of_authority(instance), {AUTHORITY})
+
+
+def subject_of_authority(authority: Authority) -> str:
+    """Return the name of an authority as alerts have it."""
+    return one_line(f"authority {authority.name}", LONGEST_SUBJECT)
 
 
 def subject(endpoint: Endpoint) -> str:

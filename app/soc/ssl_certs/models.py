@@ -112,6 +112,11 @@ class Group(models.Model):
         )
 
 
+def default_limits() -> ExpiryLimits:
+    """Return when an end is near for what has no policy of its own."""
+    return _default_limits(_moment())
+
+
 def _moment() -> int:
     return int(time.monotonic() // 10)
 
@@ -272,7 +277,7 @@ class Endpoint(models.Model):
     @property
     def limits(self) -> ExpiryLimits:
         """When the end of its certificate is near."""
-        return self.group.limits if self.group else _default_limits(_moment())
+        return self.group.limits if self.group else default_limits()
 
     @property
     def interval(self) -> timedelta:

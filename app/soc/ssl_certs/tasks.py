@@ -6,7 +6,7 @@ from django.utils import timezone
 from soc.common.batches import batched
 from soc.notify.tasks import wake
 from soc.runtime.celery import app
-from soc.ssl_certs import scan, searches, verification
+from soc.ssl_certs import authorities, scan, searches, verification
 from soc.trust import crls
 
 
@@ -48,6 +48,13 @@ def verify_renewal(key: int) -> None:
 def search_ranges(key: int) -> None:
     """Look for endpoints in address ranges and watch those that present a certificate."""
     searches.search(key)
+
+
+@app.task
+def report_authorities() -> None:
+    """Report certificates of authorities' bundles that end soon."""
+    if authorities.report_ends(timezone.now()):
+        wake()
 
 
 @app.task
