@@ -8,6 +8,7 @@ Format: Prometheus documentation, "Exposition formats"; names: its "Metric and l
 """
 
 import math
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from datetime import datetime, timedelta
 
@@ -26,13 +27,19 @@ from soc.core import beats
 from soc.core.models import ALIVE_FOR, Heartbeat, QueueSample, TaskFailure
 from soc.core.severity import Severity
 from soc.events.models import DeadLetter
+from soc.ldap_probe.diagnostics import Outcome
+from soc.ldap_probe.models import DirectoryServer, ProbeResult
+from soc.ldap_probe.models import State as ServerState
+from soc.notify import channels, health
 from soc.notify.models import OutboundMail, Relay
 from soc.runtime.queues import QUEUES
+from soc.ssl_certs.models import Endpoint, Group
 
 SAMPLES_COUNT_FOR = timedelta(minutes=5)
 """An older sample of a queue says nothing about now."""
 
 MAILS_COUNT_FOR = timedelta(days=1)
+PROBES_COUNT_FOR = timedelta(hours=1)
 FAILURES_COUNT_FOR = timedelta(hours=1)
 
 
@@ -48,7 +55,10 @@ class _Collector:
         yield _workers(now)
         yield from _beats(now)
         yield from _mails(now)
+        yield from _channels(now)
         yield _relay()
+        yield from _certificates(now)
+        yield from _directories(now)
         yield _failures(now)
 
 
@@ -118,6 +128,52 @@ def _mails(now: datetime) -> Iterator[Gauge]:
     yield Gauge("soc_mails_waiting", "Mails that ought to be out.", value=oldest["n"])
     age = (now - oldest["oldest"]).total_seconds() if oldest["oldest"] else 0
     yield Gauge("soc_mail_oldest_waiting_seconds", "Age of the oldest of them, or 0.", value=age)
+
+
+def _channels(now: datetime) -> Iterator[Gauge]:
+    text = "Messages of the last 24 h by channel."
+    gauge = Gauge("soc_channel_messages", text, labels=("channel", "state"))
+    recently = OutboundMail.objects.filter(created_at__gt=now - MAILS_COUNT_FOR).order_by()
+    kinds = recently.values_list("channel", "state").annotate(n=Count("pk"))
+    counts = {(channel, state): n for channel, state, n in kinds}
+    for kind in channels.KINDS:
+        for state in OutboundMail.State:
+            key = (kind.name, state.value)
+            gauge.add_metric(key, counts.get(key, 0))
+    yield gauge
+    down = Counter(one.channel for one, row in health.destinations() if row)
+    values = ((kind.name, down[kind.name]) for kind in channels.KINDS if kind.name != "email")
+    text = "Subscriptions whose own destination is down."
+    yield _gauge("soc_channels_down", text, "channel", values)
+
+
+def _certificates(now: datetime) -> Iterator[Gauge]:
+    """Yield what is left by expiry policy; endpoints without one follow the default policy."""
+    watched = Endpoint.objects.filter(enabled=True).order_by()
+    ends = dict(watched.values_list("group").annotate(ends=Min("certificate__not_after")))
+    text = "Days until the first certificate of an expiry policy ends, NaN without one."
+    gauge = Gauge("soc_certificate_days_left", text, labels=("policy",))
+    for policy in Group.objects.order_by("name"):
+        keys = (policy.pk, None) if policy.is_default else (policy.pk,)
+        found = [end for key in keys if (end := ends.get(key))]
+        left = (min(found) - now).total_seconds() / 86_400 if found else math.nan
+        gauge.add_metric((policy.name,), left)
+    yield gauge
+    counts = dict(watched.values_list("status").annotate(n=Count("pk")))
+    values = ((status.value, counts.get(status.value, 0)) for status in Endpoint.Status)
+    yield _gauge("soc_endpoints", "Watched endpoints.", "status", values)
+
+
+def _directories(now: datetime) -> Iterator[Gauge]:
+    recently = ProbeResult.objects.filter(at__gt=now - PROBES_COUNT_FOR).order_by()
+    counts = dict(recently.values_list("outcome").annotate(n=Count("pk")))
+    values = ((outcome.value, counts.get(outcome.value, 0)) for outcome in Outcome)
+    text = "Probes of directory servers within the last hour."
+    yield _gauge("soc_directory_probes", text, "outcome", values)
+    watched = DirectoryServer.objects.filter(enabled=True).order_by()
+    states = dict(watched.values_list("state").annotate(n=Count("pk")))
+    values = ((state.value, states.get(state.value, 0)) for state in ServerState)
+    yield _gauge("soc_directory_servers", "Watched directory servers.", "state", values)
 
 
 def _relay() -> Gauge:

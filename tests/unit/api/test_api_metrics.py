@@ -14,12 +14,15 @@ from django.utils import timezone
 from programs import Program, make_program, problem_of
 from prometheus_client.parser import text_string_to_metric_families
 
+import pki
 from soc.alerts.models import Alert, Rule
 from soc.beat.models import Instance
 from soc.core import readiness
 from soc.core.models import Heartbeat, QueueSample, TaskFailure
 from soc.core.severity import Severity
-from soc.notify.models import OutboundMail, Relay
+from soc.ldap_probe.models import DirectoryServer, ProbeResult
+from soc.notify.models import Destination, OutboundMail, Relay, Subscription
+from soc.ssl_certs.models import Certificate, Endpoint, Group
 
 pytestmark = pytest.mark.django_db
 
@@ -174,7 +177,7 @@ def test_metrics_cost_the_same_queries_however_much_there_is(
             QueueSample.objects.create(queue=f"q{n}", depth=1, consumers=1, dead=0)
         # The token and its user's rights (3); alerts and applications, samples and their ages,
         # dead letters, workers, beats, mails by state and the waiting ones, the relay, failures.
-        with django_assert_num_queries(14):
+        with django_assert_num_queries(21):
             program.get("/metrics")
 
 
@@ -230,3 +233,29 @@ def test_without_a_database_the_api_says_so(
         answer = Program("soc_x").get(path)
         assert "Send the same again in 5 s" in problem_of(answer, 503)
         assert answer["Retry-After"] == "5"
+
+
+def test_channels_certificates_and_directories_are_counted(program: Program) -> None:
+    hook = Subscription.objects.create(name="hook", channel="webhook")
+    Destination.objects.create(subscription=hook, down_since=timezone.now())
+    make_mail("a", "sent", channel="webhook", subscription=hook)
+    policy = Group.objects.create(name="web")
+    pem = pki.issue("x").cert_pem.decode()
+    for host, days in (("a", 40), ("b", 9)):
+        found = Certificate.objects.create(
+            fingerprint=host * 64, pem=pem, not_after=timezone.now() + timedelta(days=days)
+        )
+        Endpoint.objects.create(host=host, group=policy, certificate=found, status="warning")
+    Endpoint.objects.create(host="off", group=policy, enabled=False)
+    server = DirectoryServer.objects.create(host="ldap.internal")
+    ProbeResult.objects.create(server=server, at=timezone.now(), outcome="timeout")
+    ProbeResult.objects.create(server=server, at=ago(hours=2), outcome="down")
+    values = read(program)
+    assert values["soc_channels_down", "webhook"] == 1
+    assert values["soc_channels_down", "slack"] == 0
+    assert values["soc_channel_messages", "webhook", "sent"] == 1
+    assert 8.9 < values["soc_certificate_days_left", "web"] < 9.1
+    assert values["soc_endpoints", "warning"] == 2
+    assert values["soc_directory_probes", "timeout"] == 1
+    assert values["soc_directory_probes", "down"] == 0
+    assert values["soc_directory_servers", "unknown"] == 1
