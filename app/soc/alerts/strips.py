@@ -1,6 +1,5 @@
 """The last 24 hours as pictures: the states of one subject, and the changes of the whole site."""
 
-from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -11,9 +10,12 @@ from django.db.models.functions import TruncHour, TruncMinute
 from soc.alerts.lists import TONES
 from soc.alerts.models import Alert, AlertEvent, Subject
 from soc.alerts.spans import in_words
+from soc.common import charts
+from soc.common.charts import Stretch
 from soc.core.severity import Severity
 
 DAY = timedelta(days=1)
+MINUTE = timedelta(minutes=1)
 QUARTER = timedelta(minutes=15)
 QUARTERS = DAY // QUARTER
 
@@ -69,30 +71,16 @@ NOTHING = StripCondition(State.RESOLVED, Severity.OK)
 
 
 @dataclass(frozen=True)
-class Segment:
-    """A time that a condition lasted; minutes from the strip's left end."""
-
-    condition: StripCondition
-    x: float
-    width: float
-
-
-@dataclass(frozen=True)
 class Strip:
     """The conditions of one subject in 24 hours."""
 
-    segments: Sequence[Segment]
+    segments: Sequence[Stretch[StripCondition]]
 
     @property
     def legend(self) -> list[tuple[StripCondition, str]]:
         """The conditions that occur, each with its length in words, the longest first."""
-        minutes: defaultdict[StripCondition, float] = defaultdict(float)
-        for segment in self.segments:
-            minutes[segment.condition] += segment.width
-        longest_first = sorted(minutes.items(), key=lambda item: item[1], reverse=True)
-        return [
-            (condition, in_words(timedelta(minutes=length))) for condition, length in longest_first
-        ]
+        found = charts.lengths(self.segments, MINUTE)
+        return [(condition, in_words(length)) for condition, length in found]
 
     @property
     def in_words(self) -> str:
@@ -113,25 +101,15 @@ def of_subject(subject: Subject, now: datetime) -> Strip:
 
 def strip(changes: Iterable[tuple[datetime, str, int]], now: datetime) -> Strip:
     """Return the strip of changes: their times in order, with the state and severity after each."""
-    start = now - DAY
-    segments: list[Segment] = []
-    since, condition = start, NOTHING
+    conditions = (
+        (at, NOTHING if state == State.RESOLVED else _condition(state, severity))
+        for at, state, severity in changes
+    )
+    return Strip(charts.stretches(conditions, (now - DAY, now), MINUTE, NOTHING))
 
-    def close(until: datetime) -> None:
-        if until > since:
-            x = (since - start) / timedelta(minutes=1)
-            width = (until - since) / timedelta(minutes=1)
-            segments.append(Segment(condition, round(x, 1), round(width, 1)))
 
-    for at, state, severity in changes:
-        new = (
-            NOTHING if state == State.RESOLVED else StripCondition(State(state), Severity(severity))
-        )
-        if new != condition:
-            close(max(at, start))
-            since, condition = max(at, start), new
-    close(now)
-    return Strip(segments)
+def _condition(state: str, severity: int) -> StripCondition:
+    return StripCondition(State(state), Severity(severity))
 
 
 @dataclass(frozen=True)

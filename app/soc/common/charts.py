@@ -1,7 +1,12 @@
 """Pictures as SVG paths, which need neither a script nor a style of their own."""
 
-from collections.abc import Iterable
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from datetime import datetime, timedelta
+from typing import Generic, TypeVar
+
+Value = TypeVar("Value")
 
 SPARK_WIDTH, SPARK_HEIGHT = 120, 32
 """The view box of a sparkline: two units a minute."""
@@ -23,3 +28,48 @@ def sparkline(now: datetime, points: Iterable[tuple[datetime, float]], scale: fl
         # A line of no length is a dot: a minute without neighbours shows too.
         parts.append(f"L{x:g} {y:.1f}" if minute - 1 in minutes else f"M{x:g} {y:.1f}h0")
     return " ".join(parts)
+
+
+@dataclass(frozen=True)
+class Stretch(Generic[Value]):
+    """How long a value lasted; in units of time from a strip's left end."""
+
+    value: Value
+    x: float
+    width: float
+
+
+def stretches(
+    changes: Iterable[tuple[datetime, Value]],
+    span: tuple[datetime, datetime],
+    unit: timedelta,
+    before: Value | None = None,
+) -> list[Stretch[Value]]:
+    """Return a strip: the values that changes lead to, the oldest first, within a span of time.
+
+    Nothing is drawn before the first change if there is no value `before` it.
+    """
+    start, end = span
+    drawn: list[Stretch[Value]] = []
+    since, current = start, before
+
+    def close(until: datetime) -> None:
+        if current is not None and until > since:
+            x, width = (since - start) / unit, (until - since) / unit
+            drawn.append(Stretch(current, round(x, 2), round(width, 2)))
+
+    for at, value in changes:
+        if value != current:
+            close(max(at, start))
+            since, current = max(at, start), value
+    close(end)
+    return drawn
+
+
+def lengths(drawn: Sequence[Stretch[Value]], unit: timedelta) -> list[tuple[Value, timedelta]]:
+    """Return how long each value lasted in all, the longest first."""
+    units: defaultdict[Value, float] = defaultdict(float)
+    for stretch in drawn:
+        units[stretch.value] += stretch.width
+    longest_first = sorted(units.items(), key=lambda item: item[1], reverse=True)
+    return [(value, length * unit) for value, length in longest_first]

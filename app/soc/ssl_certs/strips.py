@@ -6,9 +6,12 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from soc.alerts.spans import in_words
+from soc.common import charts
+from soc.common.charts import Stretch
 from soc.ssl_certs.models import Endpoint, Observation
 
 SPAN = timedelta(days=30)
+HOUR = timedelta(hours=1)
 HEIGHT = 34
 
 Status = Endpoint.Status
@@ -28,23 +31,18 @@ _HEIGHTS = dict(zip(TONES, (32, 26, 20, 16, 12, 6, 3), strict=True))
 """Each status has a height of its own, so that nobody has to tell colours apart."""
 
 
-@dataclass(frozen=True)
-class StatusSegment:
+class StatusSegment(Stretch[Status]):
     """A time that a status lasted; hours from the strip's left end."""
-
-    status: Status
-    x: float
-    width: float
 
     @property
     def tone(self) -> str:
         """How it looks."""
-        return TONES[self.status]
+        return TONES[self.value]
 
     @property
     def height(self) -> int:
         """Its height."""
-        return _HEIGHTS[self.status]
+        return _HEIGHTS[self.value]
 
     @property
     def top(self) -> int:
@@ -61,14 +59,9 @@ class StatusStrip:
     @property
     def in_words(self) -> str:
         """The strip as a sentence, the longest status first."""
-        hours: defaultdict[Status, float] = defaultdict(float)
-        for segment in self.segments:
-            hours[segment.status] += segment.width
-        told = [
-            f"{status.label.lower()} for {in_words(timedelta(hours=length))}"
-            for status, length in sorted(hours.items(), key=lambda item: item[1], reverse=True)
-        ]
-        return "; ".join(told) or "not scanned yet"
+        found = charts.lengths(self.segments, HOUR)
+        words = [f"{status.label.lower()} for {in_words(length)}" for status, length in found]
+        return "; ".join(words) or "not scanned yet"
 
 
 def of_endpoints(endpoints: Sequence[Endpoint], now: datetime) -> dict[int, StatusStrip]:
@@ -84,18 +77,6 @@ def of_endpoints(endpoints: Sequence[Endpoint], now: datetime) -> dict[int, Stat
 
 def strip(rows: Iterable[tuple[datetime, str]], now: datetime) -> StatusStrip:
     """Return the strip of statuses by the times at which they were observed, the oldest first."""
-    start = now - SPAN
-    segments: list[StatusSegment] = []
-    since, current = start, None
-
-    def close(until: datetime) -> None:
-        if current is not None and until > since:
-            x, width = (since - start) / timedelta(hours=1), (until - since) / timedelta(hours=1)
-            segments.append(StatusSegment(current, round(x, 2), round(width, 2)))
-
-    for at, status in rows:
-        if status != current:
-            close(max(at, start))
-            since, current = max(at, start), Status(status)
-    close(now)
-    return StatusStrip(segments)
+    observed = ((at, Status(status)) for at, status in rows)
+    drawn = charts.stretches(observed, (now - SPAN, now), HOUR)
+    return StatusStrip([StatusSegment(one.value, one.x, one.width) for one in drawn])

@@ -494,7 +494,7 @@ def ago(hours: float) -> datetime:
 
 def test_a_strip_without_changes_is_one_long_calm() -> None:
     calm = strips.strip([], NOON)
-    assert [(s.condition, s.x, s.width) for s in calm.segments] == [(strips.NOTHING, 0, 1440)]
+    assert [(s.value, s.x, s.width) for s in calm.segments] == [(strips.NOTHING, 0, 1440)]
     assert calm.in_words == "no alert for 1 d 0 h"
 
 
@@ -509,13 +509,13 @@ def test_a_strip_begins_with_the_state_it_finds_and_joins_what_is_equal() -> Non
         ],
         NOON,
     )
-    assert [(s.condition.label, s.x, s.width) for s in made.segments] == [
+    assert [(s.value.label, s.x, s.width) for s in made.segments] == [
         ("firing, warning", 0, 720),
         ("firing, critical", 720, 360),
         ("acknowledged, critical", 1080, 240),
         ("no alert", 1320, 120),
     ]
-    assert [s.condition.tone for s in made.segments] == ["warn", "bad", "bad", "ok"]
+    assert [s.value.tone for s in made.segments] == ["warn", "bad", "bad", "ok"]
     assert made.in_words.startswith("firing, warning for 12 h 00 min; firing, critical for 6 h")
 
 
@@ -538,7 +538,7 @@ def test_the_strip_of_a_subject_spans_its_episodes(now: datetime) -> None:
             severity=WARNING,
         )  # fmt: skip
     strip = strips.of_subject(current.subject, now)
-    assert [(s.condition.state, round(s.width)) for s in strip.segments] == [
+    assert [(s.value.state, round(s.width)) for s in strip.segments] == [
         (State.FIRING, 720),
         (State.RESOLVED, 600),
         (State.FIRING, 120),

@@ -268,7 +268,7 @@ def test_a_strip_tells_each_status_and_how_long_it_lasted() -> None:
     now = timezone.now()
     rows = [(now - 40 * DAY, "ok"), (now - 10 * DAY, "warning"), (now - 9 * DAY, "ok")]
     strip = strips.strip(rows, now)
-    assert [(s.status, s.width / 24) for s in strip.segments] == [
+    assert [(s.value, s.width / 24) for s in strip.segments] == [
         ("ok", 20), ("warning", 1), ("ok", 9),
     ]  # fmt: skip
     assert strip.in_words == "ok for 29 d 0 h; expires soon for 1 d 0 h"
