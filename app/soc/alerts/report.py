@@ -50,6 +50,8 @@ def of(subscription: Subscription, since: datetime, until: datetime) -> Notice |
     rows = list(_alerts(subscription, since, until)[:MOST_ROWS])
     if not rows:
         return None
+    for alert in rows:
+        _put_back(alert, until)
     still_open = [alert for alert in rows if alert.resolved_at is None]
     opened = sum(since <= alert.opened_at < until for alert in rows)
     resolved = len(rows) - len(still_open)
@@ -63,6 +65,14 @@ def of(subscription: Subscription, since: datetime, until: datetime) -> Notice |
         status="report",
         csv=_table(rows),
     )
+
+
+def _put_back(alert: Alert, until: datetime) -> None:
+    """Show an alert as it was at a moment: what ended since is of the next report."""
+    if alert.resolved_at and alert.resolved_at >= until:
+        alert.resolved_at = None
+        was_known = alert.acknowledged_at and alert.acknowledged_at < until
+        alert.state = Alert.State.ACKNOWLEDGED if was_known else Alert.State.FIRING
 
 
 def nothing(since: datetime, until: datetime) -> Notice:

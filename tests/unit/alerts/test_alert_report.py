@@ -37,6 +37,7 @@ def test_a_report_says_what_happened(
     report("warning", subject="=cmd()", summary="-1")
     actions.acknowledge(Alert.objects.filter(subject__name="bot-1"), "ann")
     report("ok", subject="=cmd()")
+    clock.move(seconds=1)
     notice = alert_report.of(subscription, clock.now - DAY, clock.now)
     assert notice is not None
     assert notice.title == "Alerts: 2 opened, 1 resolved, 1 open"
@@ -58,6 +59,21 @@ def test_a_report_has_what_its_subscription_wants(
     subscription.minimum_severity = Severity.INFO
     subscription.applications = "ssl_certs"
     assert alert_report.of(subscription, *period) is None
+
+
+def test_what_ends_while_a_report_is_written_is_of_the_next_one(
+    rule: Rule, subscription: Subscription, report: Report, clock: Clock
+) -> None:
+    report("critical")
+    until = clock.now + timedelta(seconds=1)
+    report("ok")
+    first = alert_report.of(subscription, until - DAY, until)
+    second = alert_report.of(subscription, until, until + DAY)
+    assert first is not None
+    assert second is not None
+    assert first.title == "Alerts: 1 opened, 0 resolved, 1 open"
+    assert ",firing," in first.csv
+    assert second.title == "Alerts: 0 opened, 1 resolved, 0 open"
 
 
 def test_two_rules_on_one_target_are_two_rows(
