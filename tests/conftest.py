@@ -43,6 +43,7 @@ def pytest_unconfigure() -> None:
 GROUPS = {
     "images": ("test_base_images", "test_first_look", "test_upgrade_of_a_site"),
     "mail and browser": ("test_mail",),
+    "servers without a site": ("test_alertmanager", "test_real_relays", "test_xoauth2"),
     "probes and beat": (
         *("test_alert_races", "test_bad_endpoints", "test_beat", "test_beat_database"),
         *("test_beat_publisher", "test_certificate_cases", "test_directories", "test_events"),
