@@ -58,7 +58,9 @@ def problems(mail: MailState, now: datetime) -> Iterator[Problem]:
         yield Problem("bad", f"The mail relay has been down for {silence}: {waiting}.", "mail")
     for subscription, row in mail.down:
         silence = age(row.down_since, now) if row.down_since else "a while"
-        yield Problem("bad", f"{subscription} has been down for {silence}: it is held.", "mail")
+        yield Problem(
+            "bad", f"The destination of {subscription} has been down for {silence}.", "mail"
+        )
     for number, what in ((mail.counts.failed, "refused"), (mail.counts.expired, "expired")):
         if number:
             yield Problem("bad", f"{counted(number, 'mail')} {what} since yesterday.", "mail")
