@@ -83,7 +83,8 @@ class SubscriptionAdmin(ModelAdmin):
             "Report",
             {
                 "fields": (
-                    ("report", "report_at", "report_also_at"),
+                    ("report", "report_at"),
+                    "report_also_at",
                     "report_when_empty",
                     "next_report_at",
                 )
