@@ -14,12 +14,11 @@ from soc.notify.models import OutboundMail
 TARGET = HttpTarget("https://chat.example/topic", "secret")
 
 
-def posted(channel: str, **values: Any) -> dict[str, Any]:
+def posted(channel: str, **values: Any) -> Any:
     kind = channels.of(channel)
     assert isinstance(kind, HttpChannel)
     mail = OutboundMail(subject="CRITICAL: bot-1", text="It fails.", recipients=[], **values)
-    body: dict[str, Any] = json.loads(kind.post(mail, TARGET).body)
-    return body
+    return json.loads(kind.post(mail, TARGET).body)
 
 
 PLACES = {
@@ -30,6 +29,9 @@ PLACES = {
         == [{"type": "Action.OpenUrl", "title": "Acknowledge", "url": link}]
     ),
     "pagerduty": lambda body, link: body["links"] == [{"href": link, "text": "Acknowledge here"}],
+    "alertmanager": lambda body, link: (
+        {alert["annotations"]["acknowledge"] for alert in body} == {link}
+    ),
     "ntfy": lambda body, link: (
         body["actions"] == [{"action": "view", "label": "Acknowledge", "url": link}]
     ),
