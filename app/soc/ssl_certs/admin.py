@@ -298,6 +298,8 @@ class ExpiryPolicyAdmin(ModelAdmin):
         ("warning_days", "warning_share"),
         ("error_days", "error_share"),
         ("critical_days", "critical_share"),
+        ("rsa_bits", "curve_bits", "takes_sha1"),
+        ("tls_version", "lifetime_days"),
     )
 
 

@@ -15,6 +15,7 @@ from django.utils import timezone
 from soc.core.models import Retention
 from soc.ssl_certs import expiry
 from soc.ssl_certs.expiry import ExpiryLimit, ExpiryLimits
+from soc.ssl_certs.policies import TLS_VERSIONS, StrengthLimits
 from soc.ssl_certs.targets import StartTls as Protocol
 from soc.ssl_certs.targets import Target
 
@@ -51,6 +52,7 @@ def validate_fingerprints(text: str) -> None:
 _DAYS: Any = {"validators": [MaxValueValidator(3650)]}
 _SHARE: Any = {"validators": [MinValueValidator(1), MaxValueValidator(100)]}
 _DEFAULT = expiry.DEFAULT
+_STRENGTH = StrengthLimits()
 _OF_LIFETIME = "Percent of its lifetime; the lesser of both counts. 100: the days alone."
 
 
@@ -81,6 +83,30 @@ class Group(models.Model):
         "warning (%)", default=_DEFAULT.warning.share, help_text=_OF_LIFETIME, **_SHARE
     )
 
+    rsa_bits = models.PositiveIntegerField(
+        "RSA and DSA bits", default=_STRENGTH.rsa_bits, help_text="Fewer are a weak key."
+    )
+    curve_bits = models.PositiveIntegerField(
+        "curve bits", default=_STRENGTH.curve_bits, help_text="Fewer are a weak key."
+    )
+    takes_sha1 = models.BooleanField(
+        "SHA-1 signatures", default=_STRENGTH.takes_sha1, help_text="Ticked: they are no weakness."
+    )
+    tls_version = models.CharField(
+        "TLS version",
+        max_length=8,
+        default=_STRENGTH.tls_version,
+        choices=[(version, version) for version in TLS_VERSIONS[1:]],
+        help_text="A server whose newest version is older is reported.",
+    )
+    lifetime_days = models.PositiveIntegerField(
+        "lifetime (days)",
+        null=True,
+        blank=True,
+        help_text="Certificates that are valid for longer are reported. Empty: where public "
+        "authorities' rules do not allow it.",
+    )
+
     is_default = models.BooleanField(
         "default",
         default=False,
@@ -100,7 +126,7 @@ class Group(models.Model):
         super().save(**options)
         if self.is_default:
             Group.objects.filter(is_default=True).exclude(pk=self.pk).update(is_default=False)
-        _default_limits.cache_clear()
+        _default_policy.cache_clear()
 
     @property
     def limits(self) -> ExpiryLimits:
@@ -111,10 +137,18 @@ class Group(models.Model):
             warning=ExpiryLimit(self.warning_days, self.warning_share),
         )
 
+    @property
+    def strength_limits(self) -> StrengthLimits:
+        """What is strong enough, for the endpoints of this policy."""
+        return StrengthLimits(
+            self.rsa_bits, self.curve_bits, self.takes_sha1, self.tls_version, self.lifetime_days
+        )
+
 
 def default_limits() -> ExpiryLimits:
     """Return when an end is near for what has no policy of its own."""
-    return _default_limits(_moment())
+    policy = _default_policy(_moment())
+    return policy.limits if policy else expiry.DEFAULT
 
 
 def _moment() -> int:
@@ -122,10 +156,9 @@ def _moment() -> int:
 
 
 @lru_cache(maxsize=1)
-def _default_limits(_: int) -> ExpiryLimits:
-    """Return the limits of endpoints without a policy; a batch of a scan asks once, not each."""
-    policy = Group.objects.filter(is_default=True).first()
-    return policy.limits if policy else expiry.DEFAULT
+def _default_policy(_: int) -> Group | None:
+    """Return the policy of endpoints without one; a batch of a scan asks once, not each."""
+    return Group.objects.filter(is_default=True).first()
 
 
 class Certificate(models.Model):
@@ -278,6 +311,12 @@ class Endpoint(models.Model):
     def limits(self) -> ExpiryLimits:
         """When the end of its certificate is near."""
         return self.group.limits if self.group else default_limits()
+
+    @property
+    def strength_limits(self) -> StrengthLimits:
+        """What is strong enough for this endpoint."""
+        policy = self.group or _default_policy(_moment())
+        return policy.strength_limits if policy else StrengthLimits()
 
     @property
     def interval(self) -> timedelta:

@@ -94,7 +94,8 @@ class Judged:
         """What is weak about the path, or about the server's certificate if there is no path."""
         path = self.verdict.path or self.presented.chain[:1]
         public = bool(self.verdict.path) and self.endpoint.authority_id is None
-        return tuple(strength.weaknesses(path, self.presented.tls_version, public=public))
+        version, limits = self.presented.tls_version, self.endpoint.strength_limits
+        return tuple(strength.weaknesses(path, version, limits, public=public))
 
     @property
     def remarks(self) -> str:

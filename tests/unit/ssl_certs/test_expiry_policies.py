@@ -17,7 +17,7 @@ NOW = datetime(2026, 3, 1, tzinfo=UTC)
 def nothing_is_remembered() -> Iterator[None]:
     """What a rolled back test has set is not the default of the next one."""
     yield
-    models._default_limits.cache_clear()
+    models._default_policy.cache_clear()
 
 
 def nearness(endpoint: Endpoint, days: float) -> str:

@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 import datetime as dt
+import shutil
+import subprocess
 from collections.abc import Callable
+from pathlib import Path
+from typing import Any
 
 import pytest
+from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from django.utils import timezone
 
@@ -13,7 +18,8 @@ import pki
 from soc.alerts.models import Alert
 from soc.core.severity import Severity
 from soc.ssl_certs import store, strength
-from soc.ssl_certs.models import Endpoint
+from soc.ssl_certs.models import Endpoint, Group
+from soc.ssl_certs.policies import StrengthLimits
 from soc.ssl_certs.probe import Presented
 from soc.trust import chain
 from soc.trust.models import Authority
@@ -57,13 +63,54 @@ CASES: dict[str, tuple[Callable[[], list[pki.Issued]], str, str]] = {
 @pytest.mark.parametrize(("path", "version", "says"), CASES.values(), ids=CASES)
 def test_weaknesses(path: Callable[[], list[pki.Issued]], version: str, says: str) -> None:
     certs = [issued.cert for issued in path()]
-    found = list(strength.weaknesses(certs, version, public=True))
+    found = list(strength.weaknesses(certs, version, StrengthLimits(), public=True))
     assert len(found) == bool(says)
     assert says in " ".join(found)
 
 
 def test_a_private_authority_chooses_its_lifetimes() -> None:
-    assert not list(strength.weaknesses([lasting(900).cert], "TLSv1.3", public=False))
+    path = [lasting(900).cert]
+    assert not list(strength.weaknesses(path, "TLSv1.3", StrengthLimits(), public=False))
+
+
+@pytest.mark.skipif(not shutil.which("openssl"), reason="needs the openssl command")
+def test_a_certificate_signed_with_sha1(tmp_path: Path) -> None:
+    """Debian 13's `openssl s_client -verify_return_error` refuses it: CA signature digest."""
+    old = pki.issue("Old CA", ca=True, key=rsa.generate_private_key(65537, 2048))
+    (tmp_path / "ca.pem").write_bytes(old.key_pem + old.cert_pem)
+    command = (
+        *("openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-sha1", "-subj", "/CN=x"),
+        *("-CA", "ca.pem", "-CAkey", "ca.pem", "-keyout", "key.pem", "-days", "30"),
+    )
+    made = subprocess.run(command, cwd=tmp_path, capture_output=True, check=True).stdout
+    path = [x509.load_pem_x509_certificate(made), old.cert]
+    said = list(strength.weaknesses(path, "TLSv1.3", StrengthLimits(), public=False))
+    assert said == ["The server's certificate (depth 0, CN=x) is signed with SHA1."]
+    tolerated = StrengthLimits(takes_sha1=True)
+    assert not list(strength.weaknesses(path, "TLSv1.3", tolerated, public=False))
+
+
+@pytest.mark.django_db
+@pytest.mark.parametrize(
+    ("values", "says"),
+    [
+        ({}, ""),
+        ({"rsa_bits": 3072}, "weak key (RSA 2048)"),
+        ({"tls_version": "TLSv1.3"}, "speaks is TLSv1.2"),
+        ({"lifetime_days": 20}, "more than the 20 days of its policy"),
+        ({"lifetime_days": 40}, ""),
+    ],
+)
+def test_a_policy_says_what_is_strong_enough(values: dict[str, Any], says: str) -> None:
+    authority = Authority.objects.create(name="test", pem=ROOT.cert_pem.decode())
+    policy = Group.objects.create(name="strict", **values)
+    endpoint = Endpoint.objects.create(host=HOST, authority=authority, group=policy)
+    cert = leaf(key=rsa.generate_private_key(65537, 2048)).cert
+    presented = Presented("192.0.2.1", "TLSv1.2", "", (cert,), 1)
+    finding = store.Judge(timezone.now()).judge(endpoint, presented)
+    assert isinstance(finding, store.Judged)
+    assert says in " ".join(finding.weaknesses)
+    assert bool(finding.weaknesses) is bool(says)
 
 
 @pytest.mark.django_db
