@@ -8,17 +8,22 @@ import ssl
 import threading
 from collections.abc import Iterator
 from datetime import timedelta
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from itertools import groupby
 from pathlib import Path
 
 import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.serialization import Encoding
 from django.utils import timezone
 
 import pki
 from soc.alerts.models import Alert
 from soc.ssl_certs import scan, verification
 from soc.ssl_certs.models import Endpoint
-from soc.trust import chain
-from soc.trust.models import Authority
+from soc.trust import chain, crls
+from soc.trust.models import Authority, RevocationList
 
 pytestmark = pytest.mark.django_db
 
@@ -67,15 +72,17 @@ class Peer:
                 with connection, contextlib.suppress(OSError):
                     self.context.wrap_socket(connection, server_side=True).close()
 
+    def close(self) -> None:
+        # Closing alone would leave the accept that is under way listening.
+        with contextlib.suppress(OSError):
+            self.server.shutdown(socket.SHUT_RDWR)
+        self.server.close()
+
 
 @pytest.fixture
 def peer(tmp_path: Path) -> Iterator[Peer]:
-    made = Peer(tmp_path)
-    yield made
-    # Closing alone would leave the accept that is under way listening.
-    with contextlib.suppress(OSError):
-        made.server.shutdown(socket.SHUT_RDWR)
-    made.server.close()
+    with contextlib.closing(Peer(tmp_path)) as made:
+        yield made
 
 
 @pytest.fixture
@@ -194,3 +201,148 @@ def test_an_endpoint_that_was_disabled_before_its_scan_has_no_alert(
     endpoint.save()
     assert outcome(endpoint) == "expired"
     assert Alert.objects.get().state == "firing"
+
+
+HOUR = 60
+DAYS_OF_DRILL = 3
+
+
+class Publisher:
+    """A CA's web server: signs a new CRL, good for four hours, on every request."""
+
+    def __init__(self, clock: Clock) -> None:
+        self.clock = clock
+        self.revoked: list[int] = []
+        self.signer = ROOT
+        self.serves = True
+        publisher = self
+
+        class Handler(BaseHTTPRequestHandler):
+            def do_GET(self) -> None:
+                self.send_response(200 if publisher.serves else 503)
+                self.end_headers()
+                self.wfile.write(publisher.signed() if publisher.serves else b"")
+
+            def log_message(self, *_: object) -> None:
+                pass
+
+        self.httpd = HTTPServer(("127.0.0.1", 0), Handler)
+        self.url = f"http://127.0.0.1:{self.httpd.server_port}/ca.crl"
+        threading.Thread(target=self.httpd.serve_forever, daemon=True).start()
+
+    def signed(self) -> bytes:
+        now = self.clock.now
+        builder = (
+            x509.CertificateRevocationListBuilder()
+            .issuer_name(self.signer.cert.subject)
+            .last_update(now)
+            .next_update(now + 4 * HOUR * MINUTE)
+        )
+        for serial in self.revoked:
+            entry = x509.RevokedCertificateBuilder().serial_number(serial).revocation_date(now)
+            builder = builder.add_revoked_certificate(entry.build())
+        return builder.sign(self.signer.key, hashes.SHA256()).public_bytes(Encoding.DER)
+
+    def close(self) -> None:
+        self.httpd.shutdown()
+        self.httpd.server_close()
+
+
+def accused(serial: int, clock: Clock) -> bool:
+    """Return whether the stored CRL, read by itself, is current and names the certificate."""
+    body = RevocationList.objects.exclude(fetched_at=None).values_list("body", flat=True).first()
+    if body is None:
+        return False
+    stored = x509.load_der_x509_crl(bytes(body))
+    assert stored.next_update_utc
+    # Good at its last second, as certificates are (RFC 5280, 4.1.2.5).
+    current = stored.next_update_utc >= clock.now
+    return current and stored.get_revoked_certificate_by_serial_number(serial) is not None
+
+
+class Site:
+    """One endpoint of the drill, and what is expected of it at each scan."""
+
+    def __init__(self, name: str, folder: Path, authority: Authority) -> None:
+        folder.mkdir()
+        self.name, self.peer = name, Peer(folder)
+        self.endpoint = Endpoint.objects.create(
+            host="127.0.0.1",
+            port=self.peer.port,
+            server_name="peer.internal",
+            authority=authority,
+        )
+        self.rows: list[tuple[int, str, str]] = []
+
+    def scan(self, minutes: int, expected: str) -> None:
+        self.rows.append((minutes, expected, outcome(self.endpoint)))
+
+    def table(self) -> Iterator[str]:
+        for (expected, seen), rows in groupby(self.rows, key=lambda row: row[1:]):
+            times = [minutes / HOUR for minutes, _, _ in rows]
+            span = f"{times[0]:5.1f} to {times[-1]:5.1f} h"
+            yield f"{self.name:14}{span}{len(times):5} scans  {expected:14}{seen:14}"
+
+
+@pytest.mark.drill
+def test_three_days_of_one_worker(clock: Clock, tmp_path: Path) -> None:
+    """Scans every half hour; the verdict of each is derived from what happened until then."""
+    authority = Authority.objects.create(name="drill", pem=ROOT.cert_pem.decode())
+    end = DAYS_OF_DRILL * 24 * HOUR
+    renewals, middles, revocations = (
+        Site(name, tmp_path / name, authority) for name in ("renewed", "intermediate", "revoked")
+    )
+    with contextlib.ExitStack() as stack:
+        for site in (renewals, middles, revocations):
+            stack.enter_context(contextlib.closing(site.peer))
+        publisher = stack.enter_context(contextlib.closing(Publisher(clock)))
+        named = x509.DistributionPoint(
+            [x509.UniformResourceIdentifier(publisher.url)], None, None, None
+        )
+
+        def with_list(since: int) -> pki.Issued:
+            return pki.issue(
+                "peer.internal",
+                ROOT,
+                san=["peer.internal"],
+                not_before=pki.NOW + (since - 5) * MINUTE,
+                extensions=[(x509.CRLDistributionPoints([named]), False)],
+            )
+
+        issuer = pki.issue("Issuing CA", ROOT, ca=True, not_after=pki.NOW + 40 * HOUR * MINUTE)
+        middles.peer.present(leaf(issuer), issuer)
+        listed = with_list(0)
+        revocations.peer.present(listed)
+        renewed_at = 0
+        for minutes in range(0, end, 30):
+            clock.at(minutes)
+            # Renewed every six hours for eight; the renewal of the 24th hour fails.
+            if minutes % (6 * HOUR) == 0 and minutes != 24 * HOUR:
+                renewed_at = minutes
+                renewals.peer.present(leaf(since=minutes - 5, until=minutes + 8 * HOUR + 1))
+            renewals.scan(minutes, "valid" if minutes - renewed_at <= 8 * HOUR else "expired")
+            # The intermediate ends in the 40th hour; its successor has the same name and key.
+            if minutes == 44 * HOUR:
+                successor = pki.issue("Issuing CA", ROOT, ca=True, key=issuer.key)
+                middles.peer.present(leaf(issuer), successor)
+            ended = 40 * HOUR <= minutes < 44 * HOUR
+            middles.scan(minutes, "expired" if ended and minutes > 40 * HOUR else "valid")
+            # Revoked in the 10th hour and replaced in the 20th; the second revoked in the 30th,
+            # and from the 40th hour on nobody publishes lists: the last one ends.
+            if minutes in (10 * HOUR, 30 * HOUR):
+                publisher.revoked.append(listed.cert.serial_number)
+            if minutes == 20 * HOUR:
+                listed = with_list(minutes)
+                revocations.peer.present(listed)
+            publisher.serves = not 40 * HOUR <= minutes < 56 * HOUR
+            crls.fetch_due()
+            known = accused(listed.cert.serial_number, clock)
+            revocations.scan(minutes, "revoked" if known else "valid")
+            if minutes in (12 * HOUR, 32 * HOUR, 58 * HOUR):
+                assert known, "a list is two hours old at most while somebody publishes"
+    sites = (renewals, middles, revocations)
+    print(f"\n{'endpoint':14}{'simulated time':27}  {'expected':14}seen")
+    print("\n".join(line for site in sites for line in site.table()))
+    wrong = [(site.name, row) for site in sites for row in site.rows if row[1] != row[2]]
+    assert not wrong
+    assert {row[1] for row in revocations.rows} == {"valid", "revoked"}
