@@ -40,7 +40,7 @@ from soc.ssl_certs.streams import (
     receive,
     send,
 )
-from soc.ssl_certs.targets import Outcome, ProbeError, Target
+from soc.ssl_certs.targets import Outcome, ProbeError, StartTls, Target
 
 logger = logging.getLogger(__name__)
 
@@ -160,7 +160,7 @@ async def collect(
             raise ProbeError(
                 Outcome.HANDSHAKE_TIMEOUT,
                 f"{place_of(target)} accepted the connection but did not complete the handshake"
-                f" within {handshake_timeout:g} s: {_SILENCE[bool(target.starttls)]}.",
+                f" within {handshake_timeout:g} s: {_silence(target.starttls)}.",
             ) from None
     chain, problems = _certificates(connection, target, refusal)
     return Presented(
@@ -178,12 +178,19 @@ async def collect(
 _ALERTS = ("sslv3 ", "tlsv1 ", "tlsv13 ")
 """How OpenSSL's words for an alert of the peer begin; not all of them say "alert"."""
 
-_SILENCE = {
-    True: "look at the protocol (a port that speaks TLS from the first byte waits for the client,"
-    " so it must not be STARTTLS) and at the service behind it",
-    False: "look at the service behind it, and at the protocol if it wants STARTTLS",
-}
-"""What to look at when a peer says nothing, by whether a greeting or STARTTLS was waited for."""
+
+def _silence(starttls: StartTls) -> str:
+    """Return what to look at when a peer says nothing."""
+    if not starttls:
+        return "look at the service behind it, and at the protocol if it wants STARTTLS"
+    advice = (
+        "look at the protocol (a port that speaks TLS from the first byte waits for the client,"
+        " so it must not be STARTTLS) and at the service behind it"
+    )
+    if starttls is StartTls.SMTP:
+        # Postfix asks for the client's name before it greets; a resolver's timeout is 5 s.
+        advice += "; mail servers greet late if their resolver does not answer"
+    return advice
 
 
 # --- TCP -----------------------------------------------------------------------------------------

@@ -338,6 +338,13 @@ def test_silence() -> None:
         assert failure(port, seconds=0.3).outcome is Outcome.HANDSHAKE_TIMEOUT
 
 
+@pytest.mark.parametrize("starttls", [StartTls.NONE, StartTls.IMAP, StartTls.SMTP])
+def test_only_a_silent_mail_server_is_said_to_wait_for_its_resolver(starttls: StartTls) -> None:
+    with serving(until_hung_up) as port:
+        detail = failure(port, seconds=0.3, starttls=starttls).detail
+    assert ("resolver" in detail) is (starttls is StartTls.SMTP)
+
+
 # The starts of a TLS record of 16 KiB, of a greeting, and of a MySQL packet of 16 MiB.
 @pytest.mark.parametrize(
     ("starttls", "start"),
