@@ -21,6 +21,7 @@ from soc.ldap_probe.diagnostics import Security
 from soc.ldap_probe.models import DirectoryServer, Limit
 from soc.ldap_probe.probe import DirectoryTarget, probe
 from soc.ssl_certs import probe as certificates
+from soc.ssl_certs.targets import StartTls, Target
 
 PLAIN, STARTTLS, LDAPS = Security.PLAIN, Security.STARTTLS, Security.LDAPS
 SUFFIX = slapd.SUFFIX
@@ -214,8 +215,8 @@ def test_the_certificate_tracker_reads_the_same_over_starttls(
 ) -> None:
     host, plain, tls = servers.where[server]
     targets = {
-        "StartTLS": certificates.Target(host, plain, starttls=certificates.StartTls.LDAP),
-        "ldaps": certificates.Target(host, tls),
+        "StartTLS": Target(host, plain, starttls=StartTls.LDAP),
+        "ldaps": Target(host, tls),
     }
     found = dict(certificates.collect_many(targets))
     assert found["StartTLS"].chain == found["ldaps"].chain != ()

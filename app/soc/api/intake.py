@@ -61,7 +61,12 @@ def _texts(values: object) -> object:
 
 
 Texts = Annotated[dict[str, str], BeforeValidator(_texts)]
-Text = Annotated[str, BeforeValidator(lambda value: "" if value is None else value)]
+Text = Annotated[
+    str,
+    BeforeValidator(
+        lambda value: "" if value is None else value, json_schema_input_type=str | None
+    ),
+]
 
 
 class ForeignAlert(Schema):

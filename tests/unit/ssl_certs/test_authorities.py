@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from datetime import datetime, timedelta
+from datetime import timedelta
 
 import pytest
+from django.utils import timezone
 
 import pki
 from soc.alerts.models import OPEN, Alert
@@ -26,11 +27,12 @@ def bundle(*anchors: pki.Issued) -> Authority:
     return Authority.objects.create(name="partners", pem=pem)
 
 
-NOW = pki.NOW - timedelta(minutes=10)
+def told(after: int = 0) -> tuple[Severity, str] | None:
+    """Report twice, as bad conditions may need, and return the severity and text of the alert.
 
-
-def told(now: datetime = NOW) -> tuple[Severity, str] | None:
-    """Report twice, as bad conditions may need, and return the severity and text of the alert."""
+    ``after`` are minutes by which reports follow each other, within what is still news.
+    """
+    now = timezone.now() - timedelta(minutes=10 - after)
     authorities.report_ends(now)
     authorities.report_ends(now + timedelta(seconds=30))
     alert = Alert.objects.filter(OPEN, rule__name="authority").first()
@@ -62,14 +64,14 @@ def test_the_end_is_over_when_the_bundle_is_renewed_renamed_or_deleted() -> None
     renewed = Authority.objects.get()
     renewed.pem = anchor("Root", 3000).cert_pem.decode()
     renewed.save()
-    assert told(NOW + timedelta(minutes=2 * 1)) is None
+    assert told(2) is None
     renewed.pem = anchor("Root", 3).cert_pem.decode()
     renewed.save()
-    assert told(NOW + timedelta(minutes=2 * 2))
+    assert told(4)
     renewed.name = "others"
     renewed.save()
     assert not Alert.objects.filter(OPEN).exists()
-    assert told(NOW + timedelta(minutes=2 * 3))
+    assert told(6)
     renewed.delete()
     assert not Alert.objects.filter(OPEN).exists()
 
