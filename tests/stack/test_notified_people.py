@@ -3,13 +3,28 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+
+import pytest
 
 import alertmanager
 from harness import Stack, wait_for
 
 ALERT = 'Alert.objects.get(rule__application="alertmanager")'
+
+
+@pytest.fixture(scope="module", autouse=True)
+def nobody_is_on_call_afterwards(stack: Stack) -> Iterator[None]:
+    """Leave no subscription on the site that other tests share: it gets their notices too."""
+    yield
+    stack.data("""
+from soc.notify.models import Subscription
+from soc.oncall.models import Rota
+Subscription.objects.filter(name="on call").delete()
+answer = Rota.objects.all().delete()[0]
+""")
 
 
 def state(stack: Stack) -> str:
