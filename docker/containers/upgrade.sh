@@ -37,7 +37,7 @@ rollback() {
     [ "$ran" != "$(image_id "$app-previous")" ] ||
         die "$app-previous is what runs; nothing was changed"
     running mariadb || compose up --detach --wait mariadb || die "the database did not start: \`make logs S=mariadb\`"
-    unknown=$(APP_IMAGE=$app-previous docker compose --env-file "$file" run --rm --no-deps -T migrate \
+    unknown=$(compose_with "$app-previous" run --rm --no-deps -T migrate \
         python3 - <docker/containers/unknown_migrations.py) ||
         die "the previous version cannot read the database; nothing was changed"
     [ -z "$unknown" ] ||
@@ -45,10 +45,7 @@ rollback() {
     scaled=$(scaled)
     docker tag "$app-previous" "$app"
     [ -z "$ran" ] || docker tag "$ran" "$app-previous"
-    replace || {
-        status || true
-        die "not every service became healthy: look at \`make logs S=<service>\`"
-    }
+    replace ""
     say "the version of before runs again; \`make rollback\` goes forward again"
     say "compose.yaml and configs/ are still the new ones: \`git checkout\` the version of before before the next \`make up\`"
 }
@@ -126,7 +123,7 @@ migrate() {
     running mariadb || compose up --detach --wait mariadb || die "the database did not start: \`make logs S=mariadb\`"
     backup_before_upgrade
     say "migrating the database"
-    APP_IMAGE=$next docker compose --env-file "$file" up --detach --no-deps --force-recreate migrate
+    compose_with "$next" up --detach --no-deps --force-recreate migrate
     container=$(compose ps --all --quiet migrate | head -n 1)
     [ "$(docker wait "$container")" != 0 ] || return 0
     docker logs --tail 20 "$container" >&2
@@ -142,8 +139,9 @@ backup_before_upgrade() {
     [ "$(count_tables)" != 0 ] || return 0
     if is_replaced mariadb MARIADB_IMAGE; then
         say "MariaDB will be replaced: backing up first (BACKUP=no does not)"
-    elif ! APP_IMAGE=$next docker compose --env-file "$file" run --rm --no-deps -T migrate \
-        python3 manage.py migrate --check >/dev/null 2>&1; then
+    # What runs already has migrated: the question costs a start of Django.
+    elif [ "$(image_that_ran)" != "$(image_id "$next")" ] &&
+        ! compose_with "$next" run --rm --no-deps -T migrate python3 manage.py migrate --check >/dev/null 2>&1; then
         say "the database will be migrated: backing up first (BACKUP=no does not)"
     else
         return 0
