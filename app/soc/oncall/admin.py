@@ -3,6 +3,7 @@
 from typing import Any
 
 from django.contrib import admin
+from django.contrib.admin.options import BaseModelAdmin
 from django.contrib.auth.models import User
 from django.db import models
 from django.db.models import Count
@@ -14,28 +15,24 @@ from unfold.decorators import display
 from soc.oncall.models import Rota, RotaMember, ShiftOverride
 
 
-def _people(field: models.ForeignKey[Any, Any], options: dict[str, Any]) -> None:
-    """Let people be chosen who can be notified."""
-    if field.name == "person":
-        options["queryset"] = User.objects.filter(is_active=True).exclude(email="")
+class OffersPeople(BaseModelAdmin):
+    """A form whose ``person`` is one who can be notified."""
+
+    def formfield_for_foreignkey(
+        self, db_field: models.ForeignKey[Any, Any], request: HttpRequest, **options: Any
+    ) -> ModelChoiceField | None:
+        """Offer people who have a mail address."""
+        if db_field.name == "person":
+            options["queryset"] = User.objects.filter(is_active=True).exclude(email="")
+        return super().formfield_for_foreignkey(db_field, request, **options)
 
 
-class MemberInline(TabularInline):
+class MemberInline(OffersPeople, TabularInline):
     """The people, in the order of their turns."""
 
     model = RotaMember
     extra = 1
     ordering_field = "position"
-
-    def formfield_for_foreignkey(
-        self, field: models.ForeignKey[Any, Any], request: HttpRequest, **options: Any
-    ) -> ModelChoiceField | None:
-        """Offer people who have a mail address."""
-        _people(field, options)
-        offered: ModelChoiceField | None = super().formfield_for_foreignkey(
-            field, request, **options
-        )
-        return offered
 
 
 @admin.register(Rota)
@@ -84,7 +81,7 @@ class RotaAdmin(ModelAdmin):
 
 
 @admin.register(ShiftOverride)
-class ShiftOverrideAdmin(ModelAdmin):
+class ShiftOverrideAdmin(OffersPeople, ModelAdmin):
     """Who stands in for whom."""
 
     list_display = ("rota", "person", "starts_at", "ends_at", "note")
@@ -92,13 +89,3 @@ class ShiftOverrideAdmin(ModelAdmin):
     list_select_related = ("rota", "person")
     date_hierarchy = "starts_at"
     fields = (("rota", "person"), ("starts_at", "ends_at"), "note")
-
-    def formfield_for_foreignkey(
-        self, field: models.ForeignKey[Any, Any], request: HttpRequest, **options: Any
-    ) -> ModelChoiceField | None:
-        """Offer people who have a mail address."""
-        _people(field, options)
-        offered: ModelChoiceField | None = super().formfield_for_foreignkey(
-            field, request, **options
-        )
-        return offered
