@@ -100,3 +100,15 @@ from soc.notify.models import Subscription
 answer = Subscription.objects.update(storm_limit=10_000)
 """)
     return tree
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Any:
+    """A clock (``mailing.Clock``) that stands still until it is moved."""
+    from django.utils import timezone
+
+    from mailing import Clock
+
+    clock = Clock(timezone.now())
+    monkeypatch.setattr(timezone, "now", lambda: clock.now)
+    return clock

@@ -6,7 +6,6 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from django.utils import timezone
 
 import real_relays
 from harness import wait_until_equal
@@ -47,13 +46,6 @@ def relay(server: RealRelay, settings: Any) -> Iterator[RealRelay]:
     settings.MAIL_FROM, settings.SMTP_HELO = "soc@health.internal", "soc.health.internal"
     yield server
     smtp.close()
-
-
-@pytest.fixture
-def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
-    clock = Clock(timezone.now())
-    monkeypatch.setattr(timezone, "now", lambda: clock.now)
-    return clock
 
 
 def enter(relay: RealRelay, mode: str, settings: Any) -> None:

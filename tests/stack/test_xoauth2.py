@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from django.utils import timezone
 
 import real_relays
 from harness import missing, new_name, run, wait_until_equal
@@ -101,13 +100,6 @@ def party(settings: Any, tmp_path: Path) -> Iterator[Party]:
     xoauth2.drop()
     provider.stop()
     relay.remove()
-
-
-@pytest.fixture
-def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
-    clock = Clock(timezone.now())
-    monkeypatch.setattr(timezone, "now", lambda: clock.now)
-    return clock
 
 
 def send(number: int) -> int:

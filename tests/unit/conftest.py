@@ -13,10 +13,9 @@ import pytest
 from django.contrib.auth.models import User
 from django.db import connection
 from django.test import Client
-from django.utils import timezone
 
 from harness import REPOSITORY
-from mailing import Clock, Outage
+from mailing import Outage
 from soc.provision import site
 
 
@@ -67,10 +66,3 @@ def outage(settings: Any) -> Iterator[Outage]:
     relay = Outage(settings)
     yield relay
     relay.stop()
-
-
-@pytest.fixture
-def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
-    clock = Clock(timezone.now())
-    monkeypatch.setattr(timezone, "now", lambda: clock.now)
-    return clock
