@@ -23,3 +23,9 @@ def refusal(request: HttpRequest, permission: str) -> HttpResponse | None:
         return HttpResponse(text, "text/plain", 429, headers={"Retry-After": str(wait)})
     text = "This calendar needs an API token: ?token=soc_… or the header Authorization: Bearer.\n"
     return HttpResponse(text, "text/plain", 401, headers={"WWW-Authenticate": "Bearer"})
+
+
+def answer(body: bytes, name: str) -> HttpResponse:
+    """Return a calendar as a file of a name without its suffix."""
+    headers = {"Content-Disposition": f'inline; filename="{name}.ics"'}
+    return HttpResponse(body, "text/calendar; charset=utf-8", headers=headers)

@@ -2,8 +2,9 @@
 
 from datetime import datetime, timedelta
 
-from icalendar import Calendar, Event, Timezone
+from icalendar import Event
 
+from soc.common import calendars
 from soc.oncall.plan import OnCall, Plan, name_of
 
 BEFORE = timedelta(days=14)
@@ -15,18 +16,9 @@ def calendar(plan: Plan, site: str, link: str, now: datetime) -> bytes:
 
     ``link`` is the address of the page of all rotas.
     """
-    made = Calendar()
-    made.add("prodid", "-//SOC Automation Server//on call//EN")
-    made.add("version", "2.0")
-    made.add("x-wr-calname", f"On call at {site}: {plan.rota}")
     shown = [s for s in plan.spans(now - BEFORE, now + AHEAD) if s.person or s.is_gap]
-    if not shown:
-        # RFC 5545, 3.6: a calendar has a component at least.
-        made.add_component(Timezone.from_tzid("UTC"))
-    for span in shown:
-        made.add_component(_event(plan, span, site, link, now))
-    written: bytes = made.to_ical()
-    return written
+    events = [_event(plan, span, site, link, now) for span in shown]
+    return calendars.written("on call", f"On call at {site}: {plan.rota}", events)
 
 
 def _event(plan: Plan, span: OnCall, site: str, link: str, now: datetime) -> Event:

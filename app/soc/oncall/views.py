@@ -37,6 +37,4 @@ def calendar(request: HttpRequest, key: int) -> HttpResponse:
         return HttpResponse("There is no such rota.\n", "text/plain", 404)
     link = request.build_absolute_uri(reverse("oncall"))
     body = feed.calendar(found[0], settings.SITE["SOC_SITE"], link, now)
-    name = slugify(found[0].rota.name) or "rota"
-    headers = {"Content-Disposition": f'inline; filename="{name}.ics"'}
-    return HttpResponse(body, "text/calendar; charset=utf-8", headers=headers)
+    return feeds.answer(body, slugify(found[0].rota.name) or "rota")

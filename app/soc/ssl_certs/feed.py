@@ -3,8 +3,9 @@
 from collections.abc import Sequence
 from datetime import datetime, timedelta
 
-from icalendar import Alarm, Calendar, Event, Timezone
+from icalendar import Alarm, Event
 
+from soc.common import calendars
 from soc.ssl_certs.models import Certificate, Endpoint
 
 AHEAD = timedelta(days=365)
@@ -18,10 +19,6 @@ def calendar(site: str, link: str, now: datetime) -> bytes:
 
     ``link`` is the address of the list of endpoints.
     """
-    made = Calendar()
-    made.add("prodid", "-//SOC Automation Server//certificates//EN")
-    made.add("version", "2.0")
-    made.add("x-wr-calname", f"Certificates of {site}")
     endpoints = (
         Endpoint.objects.filter(enabled=True, certificate__not_after__lt=now + AHEAD)
         .select_related("certificate")
@@ -37,13 +34,9 @@ def calendar(site: str, link: str, now: datetime) -> bytes:
             together.setdefault(endpoint.certificate, []).append(endpoint)
         if len(together) > MOST_EVENTS:
             break
-    if not together:
-        # RFC 5545, 3.6: a calendar has a component at least.
-        made.add_component(Timezone.from_tzid("UTC"))
-    for certificate, sharing in list(together.items())[:MOST_EVENTS]:
-        made.add_component(_event(certificate, sharing, site, link, now))
-    written: bytes = made.to_ical()
-    return written
+    soonest = list(together.items())[:MOST_EVENTS]
+    events = [_event(certificate, sharing, site, link, now) for certificate, sharing in soonest]
+    return calendars.written("certificates", f"Certificates of {site}", events)
 
 
 def _event(

@@ -145,5 +145,4 @@ def calendar(request: HttpRequest) -> HttpResponse:
         return refusal
     link = request.build_absolute_uri(reverse("certificates"))
     body = feed.calendar(settings.SITE["SOC_SITE"], link, timezone.now())
-    headers = {"Content-Disposition": 'inline; filename="certificates.ics"'}
-    return HttpResponse(body, "text/calendar; charset=utf-8", headers=headers)
+    return feeds.answer(body, "certificates")
