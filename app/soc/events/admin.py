@@ -22,7 +22,7 @@ from unfold.widgets import UnfoldAdminTextareaWidget
 
 from soc.common.times import local
 from soc.core.admin import ReadOnlyAdmin, preformatted
-from soc.events import clocks, dead, identity
+from soc.events import clocks, dead, identity, mappings
 from soc.events.models import (
     BacklogAction,
     Bot,
@@ -31,6 +31,7 @@ from soc.events.models import (
     DeadLetter,
     Event,
     EventSource,
+    FieldMapping,
     IngestCount,
     Site,
     StreamSettings,
@@ -38,6 +39,9 @@ from soc.events.models import (
 
 MOST_REPLAYED = 1000
 """Dead letters that one request replays; the command replays any number."""
+
+MOST_PREVIEWED = 5
+"""Dead letters that the preview of a mapping reads."""
 
 MOST_COUNTED = 10_000
 """Rows that a list counts: beyond, it only says that there are more."""
@@ -347,6 +351,29 @@ class DeadLetterAdmin(ModelAdmin):
             self.message_user(request, f"Not replayed: {reason}.", messages.ERROR)
         if len(failed) > 5:
             self.message_user(request, f"Not replayed: {len(failed)} in all.", messages.ERROR)
+
+
+@admin.register(FieldMapping)
+class FieldMappingAdmin(ModelAdmin):
+    """Shapes of a site's own, with what they make of the newest dead letters."""
+
+    list_display = ("name", "enabled", "mark", "computer", "provider")
+    list_filter = ("enabled",)
+    search_fields = ("name", "mark")
+    fields = (
+        *(("name", "enabled"), "mark", ("computer", "provider", "channel")),
+        *(("record_id", "event_id", "at"), ("level", "message", "values"), "preview"),
+    )
+    readonly_fields = ("preview",)
+
+    @display(description="Preview")
+    def preview(self, mapping: FieldMapping) -> SafeString | str:
+        """Return what the mapping, as it is saved, reads the newest dead letters as."""
+        if mapping.pk is None:
+            return "Save it, disabled, to see what it reads the newest dead letters as."
+        waiting = DeadLetter.objects.filter(state=State.WAITING).order_by("-last_seen_at")
+        newest = [bytes(body) for body in waiting.values_list("body", flat=True)[:MOST_PREVIEWED]]
+        return preformatted(mappings.preview(mapping, newest) or "No dead letter waits.")
 
 
 @admin.register(IngestCount)

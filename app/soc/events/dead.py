@@ -13,7 +13,9 @@ from django.utils import timezone
 from soc.alerts.conditions import Condition
 from soc.core.severity import Severity
 from soc.events import shapes
+from soc.events.bodies import Malformed
 from soc.events.ingest import Ingest
+from soc.events.mappings import Mappings
 from soc.events.models import DeadLetter
 from soc.runtime.queues import BY_NAME, STREAMS
 
@@ -81,10 +83,9 @@ def of_queue(body: bytes | str, headers: Mapping[str, Any], routing_key: str) ->
             )
         case "maxlen":
             return of(body, "the queue was full; it has not been read")
-    try:
-        shapes.read(body)
-    except shapes.Malformed as error:
-        return of(body, str(error))
+    for part in shapes.read_all(body):
+        if isinstance(part.event, Malformed):
+            return of(body, str(part.event))
     return of(body, "it can be read, but the database refused it: see the worker's log")
 
 
@@ -130,14 +131,14 @@ def replay(letter: DeadLetter, by: str) -> None:
         if letter.state != State.WAITING:
             raise CannotReplayEvent(f"it has been {letter.state} already")
         body = letter.edited or bytes(letter.body)
-        event = shapes.attempt(body)
-        taken = Ingest("replay").take([event])
+        parts = Mappings().applied(shapes.read_all(body))
+        taken = Ingest("replay").take([part.event for part in parts])
         if taken.refusals:
             raise CannotReplayEvent(taken.refusals[0].reason)
+        event = parts[0].event
         if taken.counts.dropped and isinstance(event, shapes.WindowsEvent):
-            raise CannotReplayEvent(
-                f"its source is not allowed: {event.provider} in {event.channel}"
-            )
+            source = f"{event.provider} in {event.channel}"
+            raise CannotReplayEvent(f"its source is not allowed: {source}")
         if taken.counts.expired:
             raise CannotReplayEvent("it is from before the time until which events are dropped")
         _settle(DeadLetter.objects.filter(pk=letter.pk), State.REPLAYED, by)

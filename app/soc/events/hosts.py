@@ -36,10 +36,11 @@ def origin(name: str, others: Iterable[str], computer: str) -> str:
     """Return the host that logged an event.
 
     That is ``name``, the host of the shipper as the event gives it, if it or one of the shipper's
-    ``others`` is the host that Windows calls ``computer``; else the event was forwarded, and is of
-    ``computer``. A shipper may have been given a name that is no host's, hence the others.
+    ``others`` is the host that Windows calls ``computer``; else the event was forwarded, or names
+    no shipper, and is of ``computer``. A shipper may have been given a name that is no host's,
+    hence the others.
     """
-    if not name or not computer or any(_same(one, computer) for one in (name, *others)):
+    if not computer or (name and any(_same(one, computer) for one in (name, *others))):
         return name
     return computer
 

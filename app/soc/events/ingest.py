@@ -21,6 +21,7 @@ from django.db import (
 from django.utils import timezone
 
 from soc.events import clocks, identity
+from soc.events.bodies import Malformed
 from soc.events.models import (
     LONGEST_PROBLEM,
     Bot,
@@ -30,7 +31,7 @@ from soc.events.models import (
     later,
 )
 from soc.events.readers import Arrival, registered
-from soc.events.shapes import Malformed, WindowsEvent
+from soc.events.shapes import WindowsEvent
 
 REMEMBERED = 10.0
 """Seconds for which robots, sources and settings are remembered."""

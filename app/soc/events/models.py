@@ -19,6 +19,7 @@ LONGEST_SOURCE = 255
 
 LONGEST_PROBLEM = 300
 LONGEST_KIND = 30
+LONGEST_PATH = 200
 
 
 def validate_zone(name: str) -> None:
@@ -290,6 +291,35 @@ class DeadLetter(models.Model):
     def text(self) -> str:
         """The message as a text; what is no UTF-8 is shown by its numbers."""
         return bytes(self.body).decode("utf-8", "backslashreplace")
+
+
+class FieldMapping(models.Model):
+    """Where a shipper that is not known puts the parts of an event: names, with dots for depth."""
+
+    name = models.CharField(max_length=64, unique=True)
+    enabled = models.BooleanField(
+        default=False, help_text="Look at the preview first: it shows what would be read."
+    )
+    mark = models.CharField(
+        max_length=LONGEST_PATH, help_text="What only these messages have, as <code>a.b</code>."
+    )
+    computer = models.CharField("host", max_length=LONGEST_PATH)
+    provider = models.CharField(max_length=LONGEST_PATH)
+    channel = models.CharField("log", max_length=LONGEST_PATH)
+    record_id = models.CharField("record number", max_length=LONGEST_PATH)
+    event_id = models.CharField(max_length=LONGEST_PATH)
+    at = models.CharField("time", max_length=LONGEST_PATH, help_text="ISO 8601 with its zone.")
+    level = models.CharField(max_length=LONGEST_PATH, blank=True)
+    message = models.CharField("text", max_length=LONGEST_PATH, blank=True)
+    values = models.CharField(
+        max_length=LONGEST_PATH, blank=True, help_text="Of an object, or of a list."
+    )
+
+    class Meta:
+        ordering = ("name",)
+
+    def __str__(self) -> str:
+        return self.name
 
 
 class IngestCount(models.Model):

@@ -9,6 +9,7 @@ MENU = Menu(
     ("Sources", "input", "events.eventsource"),
     ("Events", "receipt_long", "events.event"),
     ("Dead letters", "mark_email_unread", "events.deadletter"),
+    ("Field mappings", "account_tree", "events.fieldmapping"),
     ("Counts", "speed", "events.ingestcount"),
     ("Stream settings", "tune", "events.streamsettings"),
     ("Backlog actions", "cleaning_services", "events.backlogaction"),

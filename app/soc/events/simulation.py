@@ -263,18 +263,21 @@ def _of_6(doing: Doing, at: datetime, number: int) -> dict[str, object]:
 
 
 def _of_8(doing: Doing, at: datetime, number: int) -> dict[str, object]:
-    """Winlogbeat 8 behind Logstash, by the Elastic Common Schema 8 and its winlog fields."""
-    host = doing.robot.host.lower()
-    created = f"{at:%Y-%m-%dT%H:%M:%S}.{at.microsecond:06}"
+    """Winlogbeat 8 behind Logstash, by the Elastic Common Schema 8 and its winlog fields.
+
+    It names the host as Windows names it in the event, which in a domain is fully.
+    """
+    short = doing.robot.host.lower()
+    host = f"{short}.{doing.robot.domain}"
+    created = f"{at:%Y-%m-%dT%H:%M:%S}.{at.microsecond // 1000:03}Z"
     return {
-        # Windows counts in tenths of microseconds.
-        "@timestamp": f"{created}7Z",
+        "@timestamp": created,
         "@version": "1",
-        "agent": {"name": host, "type": "winlogbeat", "version": "8.17.0"},
+        "agent": {"name": short, "type": "winlogbeat", "version": "8.17.0"},
         "ecs": {"version": "8.0.0"},
         "event": {
             "code": str(doing.event_id),
-            "created": f"{created}Z",
+            "created": created,
             "kind": "event",
             "provider": doing.provider,
         },
@@ -288,7 +291,7 @@ def _of_8(doing: Doing, at: datetime, number: int) -> dict[str, object]:
         "winlog": {
             "api": "wineventlog",
             "channel": doing.channel,
-            "computer_name": f"{host}.{doing.robot.domain}",
+            "computer_name": host,
             "event_data": dict(doing.values),
             "event_id": str(doing.event_id),
             "provider_name": doing.provider,
@@ -310,7 +313,7 @@ def _spoiled(content: dict[str, object], number: int) -> bytes:
         case 0:
             return text[: len(text) // 2].encode()
         case 1:
-            return json.dumps([content]).encode()
+            return json.dumps([number]).encode()
         case 2:
             return text.encode().replace(b'"message"', b'"\xff\xfe"')
         case 3:
@@ -318,4 +321,4 @@ def _spoiled(content: dict[str, object], number: int) -> bytes:
         case 4:
             kept = {name: content[name] for name in ("@timestamp", "message", "@version")}
             return json.dumps(kept | {"number": number}).encode()
-    return json.dumps(content | {"host": {"ip": []}, "number": number}).encode()
+    return json.dumps(content | {"host": {"ip": []}, "winlog": {}, "number": number}).encode()

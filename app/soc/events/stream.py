@@ -26,7 +26,8 @@ from kombu import Connection, Exchange, Queue
 
 from soc.events import dead, frames, shapes
 from soc.events.ingest import Ingest
-from soc.events.shapes import Malformed, WindowsEvent
+from soc.events.mappings import Mappings
+from soc.events.shapes import Part
 from soc.runtime.queues import BY_NAME, STREAMS
 
 BATCH = 500
@@ -103,7 +104,7 @@ class _Batch:
     session: _Session
     dead: bool
     messages: list[Any] = field(default_factory=list)
-    events: list[WindowsEvent | Malformed] = field(default_factory=list)
+    parts: list[Part] = field(default_factory=list)
     size: int = 0
     since: float = field(default_factory=time.monotonic)
 
@@ -135,6 +136,7 @@ class _Writer(threading.Thread):
         self.todo: queue.SimpleQueue[_Batch | None] = queue.SimpleQueue()
         self.done: deque[_Batch] = deque()
         self._ingest = Ingest(socket.gethostname()[:64])
+        self._mappings = Mappings()
         self._given_up = threading.Event()
 
     def run(self) -> None:
@@ -177,13 +179,13 @@ class _Writer(threading.Thread):
                 ]
             )
             return
-        refusals = self._ingest.take(batch.events).refusals
+        parts = self._mappings.applied(batch.parts)
+        refusals = self._ingest.take([part.event for part in parts]).refusals
         if not refusals:
             return
         text = "%d messages go to the dead letters; the first because %s"
         logger.warning(text, len(refusals), refusals[0].reason)
-        messages = batch.messages
-        dead.keep([dead.of(messages[place].body, reason) for place, reason in refusals])
+        dead.keep([dead.of(parts[place].body, reason) for place, reason in refusals])
 
 
 class Intake(threading.Thread):
@@ -315,7 +317,7 @@ class Intake(threading.Thread):
             count = (message.headers or {}).get("x-delivery-count", 0)
             self._may_widen = count < SUSPECT
         # Read here, because the writer waits for the database half of its time.
-        self._add(session, message, dead=False).events.append(shapes.attempt(message.body))
+        self._add(session, message, dead=False).parts.extend(shapes.read_all(message.body))
 
     def _take_dead(self, session: _Session, message: Any) -> None:
         self._add(session, message, dead=True)

@@ -128,7 +128,7 @@ def test_a_change_of_a_names_form_doubles_no_event(name: str) -> None:
         ("soc-robot-north-2", "soc-robot-north-1", "soc-robot-north-1"),
         ("soc-robot-nor", "soc-robot-north", "soc-robot-north"),
         ("192.0.2.1", "192.0.2.2", "192.0.2.2"),
-        ("", "robot7", ""),
+        ("", "robot7", "robot7"),
     ],
 )
 def test_names_of_one_host_are_told_from_those_of_two(

@@ -14,8 +14,10 @@ from django.db import OperationalError
 from kombu import Exchange
 
 from harness import wait_for
-from soc.events import dead, shapes, stream
+from soc.events import dead, stream
+from soc.events.bodies import Malformed
 from soc.events.ingest import Ingest, IngestCounts, Refusal, Taken
+from soc.events.mappings import Mappings
 from soc.runtime.celery import app
 from winlogbeat import body, of_6
 
@@ -91,6 +93,7 @@ def stored(monkeypatch: pytest.MonkeyPatch, settings: Any) -> list[list[Any]]:
     """The batches that were stored; a message that is no event is refused."""
     settings.EMBEDDED = False
     monkeypatch.setattr(dead, "keep", lambda letters: None)
+    monkeypatch.setattr(Mappings, "_refresh", lambda _: None)
     batches: list[list[Any]] = []
 
     def take(_: Ingest, events: list[Any]) -> Taken:
@@ -98,7 +101,7 @@ def stored(monkeypatch: pytest.MonkeyPatch, settings: Any) -> list[list[Any]]:
         bad = [
             Refusal(place, "bad")
             for place, event in enumerate(events)
-            if isinstance(event, shapes.Malformed)
+            if isinstance(event, Malformed)
         ]
         return Taken(IngestCounts(), bad)
 
