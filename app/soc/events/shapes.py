@@ -74,6 +74,11 @@ class Part(NamedTuple):
     body: bytes | str
     event: WindowsEvent | Malformed
 
+    @property
+    def size(self) -> int:
+        """What it is to hold and to write: the event, unpacked, or what could not be read."""
+        return len(self.body if isinstance(self.event, Malformed) else self.event.raw)
+
 
 Path = tuple[str, ...]
 

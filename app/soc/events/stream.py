@@ -111,7 +111,7 @@ class _Batch:
     @property
     def is_full(self) -> bool:
         """Whether it must be written now."""
-        return len(self.messages) >= BATCH or self.size >= MOST_BYTES
+        return max(len(self.messages), len(self.parts)) >= BATCH or self.size >= MOST_BYTES
 
     def settle(self) -> None:
         """Acknowledge the messages, the refused ones too: those are dead letters already.
@@ -317,17 +317,19 @@ class Intake(threading.Thread):
             count = (message.headers or {}).get("x-delivery-count", 0)
             self._may_widen = count < SUSPECT
         # Read here, because the writer waits for the database half of its time.
-        self._add(session, message, dead=False).parts.extend(shapes.read_all(message.body))
+        parts = shapes.read_all(message.body)
+        size = sum(part.size for part in parts)
+        self._add(session, message, size, dead=False).parts.extend(parts)
 
     def _take_dead(self, session: _Session, message: Any) -> None:
-        self._add(session, message, dead=True)
+        self._add(session, message, len(message.body), dead=True)
 
-    def _add(self, session: _Session, message: Any, *, dead: bool) -> _Batch:
+    def _add(self, session: _Session, message: Any, size: int, *, dead: bool) -> _Batch:
         batch = self._batches.get(dead)
         if batch is None:
             batch = self._batches[dead] = _Batch(session, dead)
         batch.messages.append(message)
-        batch.size += len(message.body)
+        batch.size += size
         return batch
 
     def _hand_over(self, batch: _Batch) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import time
 from collections import Counter
@@ -263,6 +264,19 @@ def test_a_large_batch_is_written_before_it_is_full(
     link.coming = [(taking(made), Message(tag, large)) for tag in range(2, 8)]
     turn_until(made, link, "all settled", lambda: (7,) in told(link, "basic_ack"))
     assert [len(batch) for batch in stored] == [1, 2, 2, 2]
+
+
+def test_events_count_and_not_the_messages_that_they_are_packed_in(
+    intake: tuple[stream.Intake, Link], stored: list[list[Any]]
+) -> None:
+    made, link = intake
+    widen(made, link)
+    many = b"\n".join([GOOD] * (stream.BATCH // 2))
+    large = gzip.compress(body(of_6(message="a" * (stream.MOST_BYTES // 5))))
+    messages = [many] * 4 + [large] * 10
+    link.coming = [(taking(made), Message(tag, text)) for tag, text in enumerate(messages, 2)]
+    turn_until(made, link, "all settled", lambda: (15,) in told(link, "basic_ack"))
+    assert [len(batch) for batch in stored] == [1, stream.BATCH, stream.BATCH, 5, 5]
 
 
 def test_what_a_lost_connection_has_brought_is_not_acknowledged_on_the_next(
