@@ -16,6 +16,10 @@ _AS_READ = ("state", "severity", "remind_at", "escalate_at")
 """What must not have changed since an alert was read."""
 
 
+UNACKNOWLEDGED: Mapping[str, None] = {"acknowledged_at": None, "acknowledged_until": None}
+"""The values of an alert whose acknowledgement has ended; who gave it stays on record."""
+
+
 class Outrun(Exception):
     """Another writer has changed the subject or the alert since it was read."""
 

@@ -14,7 +14,7 @@ from django.db.models import F
 from django.utils import timezone
 
 from soc.alerts import life
-from soc.alerts.changes import Outrun, change, ending, record, timers, write
+from soc.alerts.changes import UNACKNOWLEDGED, Outrun, change, ending, record, timers, write
 from soc.alerts.conditions import MOST_AHEAD, Condition, cleaned
 from soc.alerts.models import Alert, AlertEvent, Rule, Subject
 from soc.alerts.quiet import Quiet
@@ -29,7 +29,7 @@ Kind = AlertEvent.Kind
 
 _NOT_NEEDED = (
     *("rule__description", "rule__runbook", "alert__facts", "alert__note", "alert__summary"),
-    *("alert__link", "alert__acknowledged_at", "alert__acknowledged_by", "alert__site"),
+    *("alert__link", "alert__acknowledged_by", "alert__site"),
 )
 """Columns of a subject's rule and alert that only a changed alert needs."""
 
@@ -38,6 +38,10 @@ _LOUD = {Kind.FIRED, Kind.WORSE, Kind.STEADY, Kind.FLAPPING}
 
 _RENEWS = {*_LOUD, Kind.SUPPRESSED}
 """Events after which an alert stands for what was reported last."""
+
+
+_ACKNOWLEDGEABLE = (State.ACKNOWLEDGED, State.FLAPPING)
+"""States in which a person's acknowledgement holds."""
 
 
 class Outcome(StrEnum):
@@ -199,6 +203,9 @@ def standing(subject: Subject) -> life.Standing:
         changes=tuple(subject.changes),
         peak=Severity(alert.peak) if alert else Severity.OK,
         reported=Severity(subject.severity),
+        acknowledged=alert is not None
+        and alert.state in _ACKNOWLEDGEABLE
+        and alert.acknowledged_at is not None,
     )
 
 
@@ -325,8 +332,10 @@ def _go_on(alert: Alert, after: life.Standing, condition: Condition, why: str) -
     if condition.severity > Severity.OK:
         values |= _seen(condition)
     if after.event in _RENEWS:
-        values |= {"facts": condition.facts, "suppressed_by": why, "acknowledged_until": None}
+        values |= {"facts": condition.facts, "suppressed_by": why}
         values |= timers(alert.rule, after.state, after.severity, timezone.now())
+        if not after.acknowledged:
+            values |= UNACKNOWLEDGED
     if after.event == Kind.RESOLVED:
         values |= ending()
     if after.event is None:

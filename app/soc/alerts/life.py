@@ -17,7 +17,8 @@ class Standing:
     ``recent`` holds the last reports, bad as 1 and good as 0; ``changes`` the Unix times of the
     last changes between good and bad, and of the severity while it fires; ``peak`` is the worst
     severity since its readers last heard how severe it is; ``reported`` the last one reported;
-    ``event`` what the last report brought about.
+    ``acknowledged`` whether a person knows it as severe as it is, also while it flaps; ``event``
+    what the last report brought about.
     """
 
     state: State | None = None
@@ -27,6 +28,7 @@ class Standing:
     changes: tuple[float, ...] = ()
     peak: Severity = Severity.OK
     reported: Severity = Severity.OK
+    acknowledged: bool = False
     event: Kind | None = None
 
 
@@ -119,7 +121,7 @@ def _still(rule: Rule, now: Standing, reported: Severity, at: datetime, *, quiet
 
 def _known(now: Standing) -> Standing:
     """Return a subject whose alert stands for what was reported last, and says so."""
-    return replace(now, severity=now.reported, peak=now.reported)
+    return replace(now, severity=now.reported, peak=now.reported, acknowledged=False)
 
 
 def _over(rule: Rule, now: Standing, at: datetime, *, quiet: bool) -> Standing:
@@ -135,7 +137,10 @@ def _flapping(
 ) -> Standing:
     if reported != before.reported:
         now = replace(now, changes=(*now.changes, at.timestamp()))
-    if quiet:
+    if now.acknowledged and reported > now.peak:
+        # Less was acknowledged.
+        now = replace(now, acknowledged=False, event=Kind.WORSE)
+    if quiet and not now.acknowledged:
         return replace(now, state=State.SUPPRESSED, event=Kind.SUPPRESSED)
     if not now.changes:
         return _steady(now)
@@ -143,10 +148,12 @@ def _flapping(
 
 
 def _steady(now: Standing) -> Standing:
-    """End flapping the way the last report was."""
-    if now.reported > Severity.OK:
-        return _known(replace(now, state=State.FIRING, event=Kind.STEADY))
-    return _closed(now)
+    """End flapping the way the last report was; what a person knows of is no news."""
+    if now.reported == Severity.OK:
+        return _closed(now)
+    if now.acknowledged:
+        return replace(now, state=State.ACKNOWLEDGED, severity=now.reported, event=Kind.STEADY)
+    return _known(replace(now, state=State.FIRING, event=Kind.STEADY))
 
 
 def _closed(now: Standing) -> Standing:

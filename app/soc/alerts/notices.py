@@ -89,9 +89,9 @@ def tell(alert: Alert, event: AlertEvent, audience: Audience) -> int:
 def is_told(kind: str | None, before: str | None, state: str | None) -> bool:
     """Return whether an event is mailed to every subscriber, one who has got every mail so far."""
     match kind:
-        case Kind.FIRED | Kind.STEADY | Kind.FLAPPING | Kind.REMINDED:
+        case Kind.FIRED | Kind.FLAPPING | Kind.REMINDED:
             return True
-        case Kind.WORSE | Kind.LAPSED:
+        case Kind.WORSE | Kind.LAPSED | Kind.STEADY:
             return state == State.FIRING
         case Kind.RESOLVED:
             # Also of one that was suppressed in the end: who was notified before waits for it.

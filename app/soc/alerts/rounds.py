@@ -8,7 +8,7 @@ from django.db import transaction
 from django.db.models import QuerySet
 
 from soc.alerts import actions, life
-from soc.alerts.changes import Outrun, change, ending, timers, write
+from soc.alerts.changes import UNACKNOWLEDGED, Outrun, change, ending, timers, write
 from soc.alerts.engine import settle, standing
 from soc.alerts.models import OPEN, Alert, AlertEvent
 from soc.alerts.quiet import Quiet
@@ -99,26 +99,25 @@ def _calm(alert: Alert, quiet: Quiet) -> int:
     settle(alert.subject, after)
     if after.event == Kind.RESOLVED:
         return change(alert, Kind.RESOLVED, ending())
-    if quiet.over(alert.subject):
+    if after.state == State.FIRING and quiet.over(alert.subject):
         return _hush(alert, quiet)
-    due = timers(alert.rule, State.FIRING, after.severity, quiet.now)
-    values = {"state": State.FIRING, "severity": after.severity, "peak": after.peak, **due}
+    due = timers(alert.rule, after.state, after.severity, quiet.now)
+    values = {"state": after.state, "severity": after.severity, "peak": after.peak, **due}
     return change(alert, Kind.STEADY, values)
 
 
 def _lapse(alert: Alert, quiet: Quiet) -> int:
     """End an acknowledgement whose time is up: the alert waits for a person again."""
-    over = {"acknowledged_until": None, "acknowledged_at": None}
     if quiet.over(alert.subject):
-        return _hush(alert, quiet, over)
+        return _hush(alert, quiet, UNACKNOWLEDGED)
     due = timers(alert.rule, State.FIRING, alert.severity, quiet.now)
-    values = {"state": State.FIRING, "peak": alert.severity, **over, **due}
+    values = {"state": State.FIRING, "peak": alert.severity, **UNACKNOWLEDGED, **due}
     return change(alert, Kind.LAPSED, values)
 
 
 def _forget_person(alert: Alert) -> int:
     """Do the same to an alert that flaps, which makes no noise all the same."""
-    return change(alert, Kind.LAPSED, {"acknowledged_until": None, "acknowledged_at": None})
+    return change(alert, Kind.LAPSED, UNACKNOWLEDGED)
 
 
 def _escalate(alert: Alert) -> int:

@@ -138,6 +138,80 @@ def test_a_flapping_alert_waits_for_a_person_again_and_makes_no_noise(
     assert OutboundMail.objects.count() == mails
 
 
+def flapping(report: Report, severity: str = "critical") -> Alert:
+    for one in (severity, "ok", severity, "ok", severity):
+        report(one)
+    return Alert.objects.get(state="flapping")
+
+
+@pytest.mark.parametrize("by_report", [True, False])
+def test_an_acknowledged_alert_that_stops_flapping_is_no_news(
+    rule: Rule, subscription: Subscription, report: Report, clock: Clock, by_report: bool
+) -> None:
+    flapping(report)
+    actions.acknowledge(Alert.objects.filter(OPEN), "jo", lasting=2 * HOUR)
+    mails = OutboundMail.objects.count()
+    clock.move(minutes=40)
+    assert report("critical").outcome == "steady" if by_report else not rounds.run(clock.now)
+    alert = Alert.objects.get(OPEN)
+    assert (alert.state, alert.acknowledged_by) == ("acknowledged", "jo")
+    assert alert.remind_at is None
+    assert OutboundMail.objects.count() == mails
+    # What was to expire still does.
+    assert rounds.run(clock.move(hours=2)) == 1
+    assert Alert.objects.get(OPEN).state == "firing"
+
+
+def test_an_acknowledged_alert_stops_flapping_in_a_silence_and_stays_acknowledged(
+    rule: Rule, report: Report, clock: Clock
+) -> None:
+    flapping(report)
+    actions.acknowledge(Alert.objects.filter(OPEN), "jo")
+    Silence.objects.create(comment="work", ends_at=clock.now + HOUR)
+    clock.move(minutes=40)
+    report("critical")
+    assert Alert.objects.get(OPEN).state == "acknowledged"
+
+
+def test_what_flaps_worse_than_was_acknowledged_waits_for_a_person(
+    rule: Rule, subscription: Subscription, report: Report, clock: Clock
+) -> None:
+    flapping(report, "warning")
+    actions.acknowledge(Alert.objects.filter(OPEN), "jo")
+    mails = OutboundMail.objects.count()
+    assert report("critical").outcome == "worse"
+    alert = Alert.objects.get(OPEN)
+    assert (alert.state, alert.acknowledged_at) == ("flapping", None)
+    assert OutboundMail.objects.count() == mails, "flapping makes no noise"
+    assert rounds.run(clock.move(minutes=40)) == 1
+    assert Alert.objects.get(OPEN).state == "firing"
+
+
+def test_an_acknowledgement_that_has_ended_is_not_taken_for_one_later(
+    rule: Rule, report: Report
+) -> None:
+    """Acknowledged, then worse and nobody's: what flaps after that is nobody's either."""
+    report("warning")
+    actions.acknowledge(Alert.objects.all(), "jo")
+    report("critical")
+    assert Alert.objects.get().acknowledged_at is None
+
+
+def test_an_acknowledgement_that_is_to_expire_does_so_although_the_alert_flaps(
+    rule: Rule, report: Report, clock: Clock
+) -> None:
+    for severity in ("critical", "ok", "critical", "ok"):
+        report(severity)
+    Rule.objects.update(flap_changes=6)
+    report("critical")
+    actions.acknowledge(Alert.objects.filter(OPEN), "jo", lasting=timedelta(minutes=10))
+    report("ok")
+    alert = Alert.objects.get(OPEN)
+    assert (alert.state, alert.acknowledged_until is None) == ("flapping", False)
+    rounds.run(clock.move(minutes=10))
+    assert Alert.objects.get(OPEN).acknowledged_at is None
+
+
 # --- By link ------------------------------------------------------------------------------------
 
 
