@@ -26,7 +26,7 @@ from soc.api.auth import VIEW, token_required
 from soc.core import beats
 from soc.core.models import ALIVE_FOR, Heartbeat, QueueSample, TaskFailure
 from soc.core.severity import Severity
-from soc.events.models import DeadLetter
+from soc.events import refused
 from soc.ldap_probe.diagnostics import Outcome
 from soc.ldap_probe.models import DirectoryServer, ProbeResult
 from soc.ldap_probe.models import State as ServerState
@@ -41,6 +41,9 @@ SAMPLES_COUNT_FOR = timedelta(minutes=5)
 MAILS_COUNT_FOR = timedelta(days=1)
 PROBES_COUNT_FOR = timedelta(hours=1)
 FAILURES_COUNT_FOR = timedelta(hours=1)
+
+MOST_HOSTS = 50
+"""Hosts whose refused messages have a series each: their names come from outside."""
 
 
 class _Collector:
@@ -91,14 +94,22 @@ def _queues(now: datetime) -> Iterator[Gauge]:
     ):
         values = ((queue, getattr(last.get(queue), name, math.nan)) for queue in ages)
         yield _gauge(f"soc_queue_{name}", text, "queue", values)
+    text = "Messages that the queue may hold; the broker refuses more."
+    yield _gauge("soc_queue_limit", text, "queue", ((q.name, q.max_length) for q in QUEUES))
     text = "Age of the queue's last sample, +Inf without one."
     yield _gauge("soc_queue_sample_age_seconds", text, "queue", ages.items())
 
 
 def _dead_events() -> Gauge:
-    waiting = DeadLetter.objects.filter(state=DeadLetter.State.WAITING).count()
+    """Return the dead letters of the hosts with the most, and of all others as one."""
     text = "Messages of the event stream that are no events and wait for a person."
-    return Gauge("soc_event_dead_letters", text, value=waiting)
+    gauge = Gauge("soc_event_dead_letters", text, labels=("host", "reason"))
+    found = refused.hosts()
+    for one in found[:MOST_HOSTS]:
+        # What stands behind the colon differs from message to message.
+        gauge.add_metric((one.host, one.reason.partition(":")[0]), one.messages)
+    gauge.add_metric(("", "other hosts"), sum(one.messages for one in found[MOST_HOSTS:]))
+    return gauge
 
 
 def _workers(now: datetime) -> Gauge:

@@ -302,6 +302,42 @@ answer = sorted(DeadLetter.objects.filter(state="waiting").values_list("reason",
     assert reconnects(stack) == lost
 
 
+def test_what_a_full_queue_refuses_is_lost_without_confirms(stack: Stack) -> None:
+    """Why the rule `events/queue` warns long before: Logstash's output wants no confirms."""
+    queue, sent, bound = BY_NAME["events"], 300, 20
+    small = json.dumps(queue.policy | {"max-length": bound})
+    policy = ("--vhost=/", "--priority=9", "--apply-to=queues", "small", "^events$", small)
+    good = [body(of_6(record_number=str(number))).decode() for number in range(sent)]
+    stack.compose("stop", "worker-events")
+    stack.exec("rabbitmq", "rabbitmqctl", "-q", "set_policy", *policy)
+    try:
+        told = as_logstash(
+            stack,
+            f"""
+from amqp.exceptions import MessageNacked
+with Connection("amqps://rabbitmq:5671//", ssl=options, login_method="PLAIN", **login) as c:
+    channel = c.default_channel
+    for text in {good!r}:
+        channel.basic_publish(channel.prepare_message(text.encode()), "logstash", "logstash")
+    c.default_channel.basic_qos(0, 1, False)
+with Connection("amqps://rabbitmq:5671//", ssl=options, login_method="PLAIN", **login) as c:
+    channel = c.default_channel
+    try:
+        channel.basic_publish_confirm(channel.prepare_message(b"[]"), "logstash", "logstash")
+        print("RESULT confirmed")
+    except MessageNacked:
+        print("RESULT refused")
+""",
+        )
+        assert told == "RESULT refused"
+        # The bound of a quorum queue is soft: what is under way when it is reached still enters.
+        assert bound <= stack.queues()["events"]["messages"] < sent
+    finally:
+        stack.exec("rabbitmq", "rabbitmqctl", "-q", "clear_policy", "small")
+        stack.compose("start", "worker-events")
+    wait_for("an empty queue", lambda: waiting(stack) == 0)
+
+
 def test_logstash_may_publish_to_its_exchange_and_nothing_else(stack: Stack) -> None:
     code = """
 def attempt(act):

@@ -113,10 +113,12 @@ def notice(alert: Alert, event: AlertEvent) -> Notice:
     severity = Severity(alert.severity)
     status = _STATUS.get(Kind(event.kind), "{}").format(severity.label)
     summary = alert.summary or alert.rule.description
+    # What was reported last is of the time before the end, and so is what it advises.
+    over = event.kind == Kind.RESOLVED and alert.summary
     return Notice(
         title=f"{alert.subject.name}: {summary.rstrip('.')}"[:LONGEST_TITLE],
         severity=severity,
-        summary=summary,
+        summary=f"It is over. Last reported: {summary}" if over else summary,
         facts=_facts(alert, event),
         link=absolute("alert", alert.pk),
         application=alert.rule.application,

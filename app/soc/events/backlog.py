@@ -1,15 +1,19 @@
 """How far behind the queues are, told from samples and counts: nobody asks the broker."""
 
 from collections import deque
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from itertools import groupby
 from operator import attrgetter
 
 from django.db.models import F, Sum
+from django.urls import reverse
 
+from soc.alerts.conditions import Condition
+from soc.alerts.spans import in_words
 from soc.core.models import QueueSample
+from soc.core.severity import Severity
 from soc.events.models import IngestCount
 from soc.runtime.queues import QUEUES, Queue
 
@@ -21,6 +25,12 @@ RATE_OVER = timedelta(minutes=5)
 
 LOOKED_BACK = timedelta(days=2)
 """Samples are kept no longer."""
+
+RULE = ("events", "queue")
+"""The rule under which a stream's depth is reported."""
+
+WARNED, CRITICAL = 0.25, 0.5
+"""Shares of a stream's bound from which its depth is reported: at the bound messages are lost."""
 
 _KINDS = ("stored", "duplicates", "dropped", "expired", "refused")
 """All counts of messages; the others are among those stored."""
@@ -63,6 +73,41 @@ def read(now: datetime) -> list[Backlog]:
     """Return the backlog of every queue of the catalogue, in three queries."""
     samples = _samples(now)
     return [_backlog(queue, samples.get(queue.name, ()), now) for queue in QUEUES]
+
+
+def conditions(now: datetime) -> Iterator[Condition]:
+    """Yield how near each stream's queue is to its bound; nothing where its depth is unknown.
+
+    At the bound the broker refuses what comes, and that is lost of a publisher that wants no
+    confirmation, such as Logstash's RabbitMQ output.
+    """
+    for one in read(now):
+        if one.queue.stream and one.depth is not None:
+            yield _fullness(one, one.depth, now)
+
+
+def _fullness(one: Backlog, depth: int, now: datetime) -> Condition:
+    application, rule = RULE
+    bound = one.queue.max_length
+    share = depth / bound
+    severity = Severity.CRITICAL if share >= CRITICAL else Severity.WARNING
+    facts: dict[str, object] = {"Waiting": f"{depth:,}", "Bound": f"{bound:,}"}
+    if one.change is not None and one.change > 0:
+        full = timedelta(seconds=round(max(0, bound - depth) / one.change))
+        facts["Full"] = f"in {in_words(full)} at this rate"
+    if one.taken is not None:
+        facts["Taken out"] = f"{one.taken:,.1f} a second"
+    return Condition(
+        application=application,
+        rule=rule,
+        subject=f"queue {one.queue.name}",
+        severity=severity if share >= WARNED else Severity.OK,
+        observed_at=now,
+        summary=f"{depth:,} messages wait, {share:.0%} of what the queue holds. When it is full, "
+        f"the broker refuses more: what Logstash sends then is lost. Look at {one.queue.service}.",
+        facts=facts,
+        link=reverse("queues"),
+    )
 
 
 def age(queue: str, now: datetime) -> timedelta | None:

@@ -2,7 +2,7 @@
 
 import hashlib
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
 from typing import Any, NamedTuple
 
@@ -11,12 +11,14 @@ from django.db.models import F, QuerySet
 from django.utils import timezone
 
 from soc.alerts.conditions import Condition
+from soc.alerts.models import OPEN, Alert
 from soc.core.severity import Severity
-from soc.events import shapes
+from soc.events import refused, shapes, silence
 from soc.events.bodies import Malformed
 from soc.events.ingest import Ingest
 from soc.events.mappings import Mappings
-from soc.events.models import DeadLetter
+from soc.events.models import BacklogAction, DeadLetter
+from soc.events.refused import RefusedHost
 from soc.runtime.queues import BY_NAME, STREAMS
 
 LONGEST_KEPT = 1_500_000
@@ -28,11 +30,19 @@ MOST_WAITING = 20_000
 RULE = ("events", "dead-letters")
 """The rule under which waiting dead letters are reported."""
 
+HOST_RULE = "refused"
+"""The rule under which the refused messages of one host are reported."""
+
+MOST_HOSTS = 20
+"""Hosts that are reported one by one."""
+
 PAGE = "/admin/events/deadletter/?state__exact=waiting"
 """Where a person looks; workers have no addresses of the admin to look it up."""
 
 _SAMPLE = 500
 _MOST_KINDS = 5
+_PORTION = 1_000
+_LONGEST_DETAILS = 300
 
 QUEUE = BY_NAME["events"]
 STREAM = STREAMS[QUEUE.name]
@@ -144,8 +154,36 @@ def replay(letter: DeadLetter, by: str) -> None:
         _settle(DeadLetter.objects.filter(pk=letter.pk), State.REPLAYED, by)
 
 
-def condition(now: datetime) -> Condition:
-    """Return whether dead letters wait for a person, with the hosts and reasons of the newest."""
+def conditions(now: datetime) -> Iterator[Condition]:
+    """Yield whether the stream's and each host's messages are refused.
+
+    Many hosts at once have one cause, and one alert: that of the stream, which explains theirs.
+    """
+    application, rule = RULE
+    found = refused.hosts()
+    named = [one for one in found if one.host]
+    stream = _of_stream(found, now, is_many=len(named) > MOST_HOSTS)
+    yield stream
+    for one in named:
+        yield Condition(
+            application=application,
+            rule=HOST_RULE,
+            subject=one.host,
+            severity=Severity.WARNING,
+            observed_at=now,
+            summary=f"{one.words} They wait as dead letters.",
+            link=PAGE if one.bot is None else silence.page_of(one.bot),
+            site=one.site,
+            parent=(rule, stream.subject) if len(named) > MOST_HOSTS else None,
+        )
+    alerts = Alert.objects.filter(OPEN, rule__application=application, rule__name=HOST_RULE)
+    over = set(alerts.values_list("subject__name", flat=True)) - {one.host for one in named}
+    for host in sorted(over):
+        yield Condition(application, HOST_RULE, host, Severity.OK, now)
+
+
+def _of_stream(found: Sequence[RefusedHost], now: datetime, *, is_many: bool) -> Condition:
+    """Return how the whole stream is, with the hosts and reasons of the newest."""
     application, rule = RULE
     waiting = DeadLetter.objects.filter(state=State.WAITING)
     number = waiting.count()
@@ -154,15 +192,19 @@ def condition(now: datetime) -> Condition:
         f"{count} of {host or 'an unknown host'}: {reason}"
         for (host, reason), count in newest.most_common(_MOST_KINDS)
     ]
-    severity = Severity.CRITICAL if number * 2 > MOST_WAITING else Severity.WARNING
+    severity = Severity.OK
+    if number * 2 > MOST_WAITING:
+        severity = Severity.CRITICAL
+    elif is_many or any(not one.host for one in found):
+        severity = Severity.WARNING
     return Condition(
         application=application,
         rule=rule,
         subject="event stream",
-        severity=severity if number else Severity.OK,
+        severity=severity,
         observed_at=now,
         summary=f"{number} messages are not read as events and wait for a person; beyond "
-        f"{MOST_WAITING} the oldest are deleted."
+        f"{MOST_WAITING:,} the oldest are deleted."
         if number
         else "",
         facts={f"Newest {min(number, _SAMPLE)}": "\n".join(kinds)} if kinds else {},
@@ -170,11 +212,35 @@ def condition(now: datetime) -> Condition:
     )
 
 
-def drop_excess() -> int:
-    """Delete the oldest waiting dead letters beyond ``MOST_WAITING``; return how many."""
-    waiting = DeadLetter.objects.filter(state=State.WAITING).order_by("-last_seen_at", "-pk")
-    beyond = list(waiting.values_list("pk", flat=True)[MOST_WAITING:])
-    return DeadLetter.objects.filter(pk__in=beyond).delete()[0] if beyond else 0
+def drop_excess() -> Counter[str]:
+    """Delete the oldest waiting dead letters beyond ``MOST_WAITING``; return how many by host.
+
+    What was dropped is written down with the hosts that it was of.
+    """
+    waiting = DeadLetter.objects.filter(state=State.WAITING)
+    dropped: Counter[str] = Counter()
+    while (excess := waiting.count() - MOST_WAITING) > 0:
+        oldest = waiting.order_by("last_seen_at", "pk").values_list("pk", "host")
+        portion = dict(oldest[: min(excess, _PORTION)])
+        DeadLetter.objects.filter(pk__in=portion).delete()
+        dropped.update(portion.values())
+    if dropped:
+        BacklogAction.objects.create(
+            queue=QUEUE.dead_letter_name,
+            kind=BacklogAction.Kind.CAP,
+            by="housekeeping",
+            reason=f"more than {MOST_WAITING:,} dead letters waited",
+            details=_by_host(dropped),
+            messages=dropped.total(),
+        )
+    return dropped
+
+
+def _by_host(dropped: Counter[str]) -> str:
+    most = sorted(dropped.items(), key=lambda one: (-one[1], one[0]))[:_MOST_KINDS]
+    kinds = [f"{count:,} of {host or 'an unknown host'}" for host, count in most]
+    others = len(dropped) - len(kinds)
+    return ", ".join([*kinds, *([f"{others} more hosts"] if others else [])])[:_LONGEST_DETAILS]
 
 
 def discard(letters: QuerySet[DeadLetter], by: str) -> int:

@@ -103,8 +103,8 @@ def condition(flow: Flow) -> list[Condition]:
             subject=SUBJECT,
             severity=Severity.CRITICAL if flow.is_silent else Severity.OK,
             observed_at=flow.now,
-            summary=f"The newest event of any robot is {age} old. Until new ones come, no robot "
-            "is called silent.",
+            summary=f"The newest event of any robot is {age} old: no robot is called silent "
+            "meanwhile.",
             link=reverse("robots"),
         )
     ]

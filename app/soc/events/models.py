@@ -417,6 +417,7 @@ class BacklogAction(models.Model):
         DRAIN = "drain", "take it in quietly"
         EXPIRE = "expire", "drop what is old"
         PURGE = "purge", "drop everything"
+        CAP = "cap", "drop dead letters beyond the cap"
 
     at = models.DateTimeField(default=timezone.now)
     queue = models.CharField(max_length=64)

@@ -12,6 +12,7 @@ from soc.alerts.models import OPEN, Alert
 from soc.alerts.spans import in_words
 from soc.common.times import local
 from soc.core.severity import Severity
+from soc.events import refused
 from soc.events.flow import Flow
 from soc.events.models import BotSeen, later
 
@@ -37,6 +38,8 @@ class Robot:
     site: str
     site_key: int | None
     heard: datetime
+    refused: str = ""
+    """What of its messages is refused, in words."""
 
 
 @dataclass(frozen=True)
@@ -63,8 +66,9 @@ def watched(kind: str, stream: Flow) -> list[Robot]:
     rows = seen.values_list(
         "bot_id", "bot__host", "bot__site__name", "bot__site_id", "at", "arrived_at"
     )
+    of_bot = {key: one.words for key, one in refused.by_bot().items()}
     return [
-        Robot(key, host, site or "", site_key, heard)
+        Robot(key, host, site or "", site_key, heard, of_bot.get(key, ""))
         for key, host, site, site_key, at, arrived in rows
         if (heard := later(at, arrived and stream.of_arrival(arrived)))
     ]
@@ -134,7 +138,7 @@ def _robot(
         subject=robot.host,
         severity=limits.severity(silence),
         observed_at=flow.at or flow.now,
-        summary=f"Nothing for {in_words(silence)}.",
+        summary=" ".join(filter(None, (f"Nothing for {in_words(silence)}.", robot.refused))),
         facts={"Last": _last(robot)},
         link=page_of(robot.key),
         site=robot.site,

@@ -14,7 +14,14 @@ def forget_old() -> None:
     for what, count in retention.forget_old().items():
         if count:
             logger.info("%d of %s were too old and are deleted", count, what)
+
+
+@app.task
+def cap_dead_letters() -> None:
+    """Delete the oldest dead letters of events beyond their cap."""
     if dropped := dead.drop_excess():
         logger.warning(
-            "%d dead letters of events are deleted: more than %d waited", dropped, dead.MOST_WAITING
+            "%d dead letters of events are deleted: more than %d waited",
+            dropped.total(),
+            dead.MOST_WAITING,
         )

@@ -3,5 +3,6 @@
 from django.urls import path
 
 from soc.events import views
+from soc.events.linked import LINKED
 
-urlpatterns = [path("queues/", views.queues, name="queues")]
+urlpatterns = [path(LINKED["queues"], views.queues, name="queues")]

@@ -17,7 +17,7 @@ from soc.alerts.conditions import Condition
 from soc.alerts.spans import in_words
 from soc.common.times import local
 from soc.core.severity import Severity
-from soc.events import clocks, dead, flow, silence
+from soc.events import backlog, clocks, dead, flow, silence
 from soc.events.flow import Flow
 from soc.events.models import Bot
 from soc.events.silence import Limits, Robot
@@ -51,7 +51,8 @@ def report(now: datetime) -> int:
     _retire_robots(robots, bots)
     mails = _report(
         flow.condition(stream),
-        [dead.condition(now)],
+        dead.conditions(now),
+        backlog.conditions(now),
         clocks.conditions(bots, now),
         (_without_site(bot, now) for bot in bots),
     )

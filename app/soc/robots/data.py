@@ -12,7 +12,7 @@ from soc.alerts import lists
 from soc.alerts.models import OPEN, Alert
 from soc.alerts.spans import in_words
 from soc.core.severity import Severity
-from soc.events import clocks, flow
+from soc.events import clocks, flow, refused
 from soc.events.flow import Flow
 from soc.events.models import Bot, BotSeen, Site
 from soc.events.silence import ANCHOR
@@ -34,6 +34,7 @@ _WIDTH, _HEIGHT = 120, 32
 
 WORDS = {
     "clock": {"events": "wrong clock"},
+    "refused": {"events": "messages refused"},
     "bot": {"mail_collector": "no mail", "logons": "no logons"},
     "check": {"mail_collector": "a check fails"},
     "failures": {"logons": "logons fail"},
@@ -79,6 +80,7 @@ class RobotRow:
     logon: Sign | None
     logons: Logons
     clock: str
+    refused: str
     problems: Sequence[RobotProblem]
 
     @property
@@ -198,6 +200,7 @@ def _rows(bots: QuerySet[Bot], now: datetime) -> list[RobotRow]:
     logons = _logons(keys, now)
     problems = _problems()
     skews = clocks.skews(now)
+    of_bot = refused.by_bot()
     return [
         RobotRow(
             bot=bot,
@@ -205,6 +208,7 @@ def _rows(bots: QuerySet[Bot], now: datetime) -> list[RobotRow]:
             logon=signs.get((bot.pk, LOGON)),
             logons=_summary(logons.get(bot.pk, ()), now),
             clock=clocks.in_short(skews.get(bot.pk)),
+            refused=of_bot[bot.pk].words if bot.pk in of_bot else "",
             problems=problems.get(bot.pk, ()),
         )
         for bot in found

@@ -377,3 +377,12 @@ def test_a_timeline_is_never_rewritten(rule: Rule, report: Report) -> None:
     event = AlertEvent.objects.get()
     with pytest.raises(TypeError):
         event.save()
+
+
+@pytest.mark.usefixtures("subscription", "rule")
+def test_the_mail_about_an_end_does_not_claim_what_was_true_before(report: Report) -> None:
+    report("critical", summary="It is silent. Look at it.")
+    OutboundMail.objects.update(state="sent", next_try_at=None)
+    report("ok")
+    last = OutboundMail.objects.get(status="resolved")
+    assert "It is over. Last reported: It is silent. Look at it." in last.text

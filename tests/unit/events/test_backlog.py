@@ -14,9 +14,11 @@ from django.utils import timezone
 
 from mailing import Clock
 from soc.core.models import QueueSample
+from soc.core.severity import Severity
 from soc.events import backlog, pictures
 from soc.events.management.commands import backlog as command
 from soc.events.models import BacklogAction, IngestCount, StreamSettings
+from soc.runtime.queues import BY_NAME
 
 pytestmark = pytest.mark.django_db
 Sample = Callable[..., None]
@@ -111,6 +113,34 @@ def test_a_queue_that_grows_is_never_empty(sample: Sample) -> None:
     sample("email", {4: 10, 0: 20})
     assert state("email").to_drain is None
     assert "never" in run("show")
+
+
+@pytest.mark.parametrize(
+    ("share", "severity"),
+    [
+        (0.24, Severity.OK),
+        (0.25, Severity.WARNING),
+        (0.49, Severity.WARNING),
+        (0.5, Severity.CRITICAL),
+    ],
+)
+def test_a_stream_whose_queue_fills_is_reported_long_before_it_is_full(
+    sample: Sample, clock: Clock, share: float, severity: Severity
+) -> None:
+    bound = BY_NAME["events"].max_length
+    sample("events", {4: 0, 0: int(share * bound)})
+    sample("email", {0: 9_999})
+    (one,) = backlog.conditions(clock.now)
+    assert (one.subject, one.severity) == ("queue events", severity)
+    assert f"{share:.0%} of what the queue holds" in one.summary
+    assert one.facts["Bound"] == "2,000,000"
+    left = {0.24: "12 min", 0.25: "12 min", 0.49: "4 min", 0.5: "4 min"}[share]
+    assert one.facts["Full"] == f"in {left} at this rate"
+
+
+def test_of_a_stream_that_nobody_has_sampled_nothing_is_said(sample: Sample, clock: Clock) -> None:
+    sample("events", {5: 1_999_999})
+    assert list(backlog.conditions(clock.now)) == []
 
 
 def test_every_queue_is_shown(sample: Sample) -> None:

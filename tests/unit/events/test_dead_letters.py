@@ -13,9 +13,12 @@ from django.test import Client
 from django.urls import reverse
 from django.utils import timezone
 
+from soc.alerts import engine
+from soc.alerts.conditions import Condition
+from soc.alerts.models import OPEN, Alert
 from soc.core.severity import Severity
 from soc.events import dead, tasks
-from soc.events.models import DeadLetter, Event, EventSource, StreamSettings
+from soc.events.models import BacklogAction, DeadLetter, Event, EventSource, StreamSettings
 from winlogbeat import body, event, of_6
 
 State = DeadLetter.State
@@ -49,31 +52,83 @@ def test_the_broker_tells_why_a_message_is_dead(headers: dict[str, Any], words: 
     assert dead.of_queue(b"{", headers, "logstash").reason.startswith(words)
 
 
+def of_hosts(*hosts: str) -> None:
+    dead.keep([dead.of(b'{"host": "%s"}' % host.encode(), "it has no time") for host in hosts])
+
+
+def told() -> dict[str, dict[str, Condition]]:
+    """Return the conditions by rule and subject."""
+    found: dict[str, dict[str, Condition]] = {}
+    for one in dead.conditions(timezone.now()):
+        found.setdefault(one.rule, {})[one.subject] = one
+    return found
+
+
 @pytest.mark.django_db
-def test_waiting_dead_letters_are_a_condition_with_hosts_and_reasons() -> None:
-    assert dead.condition(timezone.now()).severity == Severity.OK
-    for number in range(3):
-        keep(b"{%d" % number)
-    keep(b"[1]", "it has no time")
-    told = dead.condition(timezone.now())
-    assert told.severity == Severity.WARNING
-    assert told.summary.startswith("4 messages")
-    assert "3 of an unknown host: It is not JSON" in told.facts["Newest 4"]
-    dead.discard(DeadLetter.objects.all(), "ann")
-    assert dead.condition(timezone.now()).severity == Severity.OK
+def test_dead_letters_are_a_condition_of_each_host_with_the_reason() -> None:
+    assert [one.severity for one in dead.conditions(timezone.now())] == [Severity.OK]
+    of_hosts("dual", "other")
+    of_hosts("dual")
+    of_host = told()["refused"]
+    assert of_host["dual"].severity == Severity.WARNING
+    assert of_host["dual"].summary.startswith("2 messages of it refused since")
+    assert "It has no time" in of_host["dual"].summary
+    assert of_host["dual"].link == dead.PAGE
+    assert set(of_host) == {"dual", "other"}
+    # Each has been reported; nobody needs it twice.
+    assert told()["dead-letters"]["event stream"].severity == Severity.OK
     assert dead.PAGE.startswith(reverse("admin:events_deadletter_changelist"))
 
 
 @pytest.mark.django_db
-def test_the_oldest_beyond_the_limit_are_deleted_and_logged(
+def test_dead_letters_that_name_no_host_are_the_streams() -> None:
+    for number in range(3):
+        keep(b"{%d" % number)
+    keep(b"[1]", "it has no time")
+    stream = told()["dead-letters"]["event stream"]
+    assert stream.severity == Severity.WARNING
+    assert stream.summary.startswith("4 messages")
+    assert "3 of an unknown host: It is not JSON" in stream.facts["Newest 4"]
+    dead.discard(DeadLetter.objects.all(), "ann")
+    assert told()["dead-letters"]["event stream"].severity == Severity.OK
+
+
+@pytest.mark.django_db
+def test_many_hosts_at_once_are_one_alert(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(dead, "MOST_HOSTS", 2)
+    of_hosts("a", "b", "c")
+    engine.report(list(dead.conditions(timezone.now())))
+    states = dict(Alert.objects.filter(OPEN).values_list("subject__name", "state"))
+    assert states == {"event stream": "firing", **dict.fromkeys("abc", "suppressed")}
+
+
+@pytest.mark.django_db
+def test_a_host_that_is_refused_no_more_is_resolved() -> None:
+    of_hosts("dual")
+    engine.report(list(dead.conditions(timezone.now())))
+    assert Alert.objects.get(OPEN).subject.name == "dual"
+    dead.discard(DeadLetter.objects.all(), "ann")
+    engine.report(list(dead.conditions(timezone.now())))
+    assert not Alert.objects.filter(OPEN).exists()
+
+
+@pytest.mark.django_db
+def test_the_oldest_beyond_the_cap_are_deleted_and_it_is_written_down_of_whom(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr(dead, "MOST_WAITING", 2)
+    monkeypatch.setattr(dead, "_PORTION", 3)
+    of_hosts("dual", "other")
     kept = [keep(b"{%d" % number).pk for number in range(5)]
-    assert dead.condition(timezone.now()).severity == Severity.CRITICAL
-    tasks.forget_old()
+    assert told()["dead-letters"]["event stream"].severity == Severity.CRITICAL
+    tasks.cap_dead_letters()
     assert set(DeadLetter.objects.values_list("pk", flat=True)) == set(kept[-2:])
-    assert "3 dead letters of events are deleted" in caplog.text
+    assert "5 dead letters of events are deleted" in caplog.text
+    action = BacklogAction.objects.get()
+    assert (action.queue, action.messages) == ("events.dead", 5)
+    assert action.details == "3 of an unknown host, 1 of dual, 1 of other"
+    tasks.cap_dead_letters()
+    assert BacklogAction.objects.count() == 1
 
 
 def test_what_can_be_read_was_refused_by_the_database() -> None:

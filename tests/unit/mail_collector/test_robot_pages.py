@@ -13,9 +13,10 @@ from django.test import Client
 from django.utils import timezone
 
 from robots import mailbox
-from soc.alerts.models import Alert
+from soc.alerts.models import OPEN, Alert
 from soc.board import data as board_data
-from soc.events.models import Bot, Site
+from soc.events import dead
+from soc.events.models import Bot, BotAlias, DeadLetter, Site
 from soc.robots.data import sparkline
 
 if TYPE_CHECKING:
@@ -61,6 +62,35 @@ def test_a_wrong_clock_is_shown_and_a_slow_robot_is_not_called_unchecked(
     assert "Clock 40 min slow wrong clock Mail 1 s" in row(page, "a1")
     assert "Clock 3 min ahead wrong clock" in row(page, "a2")
     assert "Clock" not in row(page, "other")
+
+
+def test_a_robot_whose_messages_are_refused_says_so_on_its_pages_and_in_its_alerts(
+    stream: Stream, viewer: Client
+) -> None:
+    """Its shape has changed: it is silent too, but not merely."""
+    site = stream.place("north", "a1", "a2")
+    BotAlias.objects.create(name="a1.site.example", bot=Bot.objects.get(host="a1"))
+    stream.run(lambda: [stream.mail(host) for host in ("a1", "a2", "other")], minutes=4)
+    changed = b'{"host": {"name": "a1.site.example"}, "shape": %d}'
+    dead.keep([dead.of(changed % number, "it has no time: add it") for number in range(3)])
+    stream.run(lambda: [stream.mail(host) for host in ("a2", "other")], minutes=24)
+    words = "3 messages of it refused since"
+    for path in ("/robots/", f"/robots/site/{site.pk}/"):
+        page = shown(viewer, path)
+        assert words in page
+        assert "It has no time: add it" in page
+        assert "messages refused" in row(page[page.rindex("refused since") :], "It has no time")
+    robot = Bot.objects.get(host="a1").pk
+    alerts = Alert.objects.filter(link=f"/robots/#robot-{robot}")
+    summaries = dict(alerts.values_list("rule__name", "summary"))
+    assert summaries["refused"].startswith(words)
+    assert re.match("Nothing for .* min.* 3 messages of it refused since", summaries["bot"])
+    board = " ".join(problem.text for problem in board_data.read(timezone.now()).problems)
+    assert "3 messages of a1 are refused: It has no time: add it" in board
+    dead.discard(DeadLetter.objects.all(), "ann")
+    stream.watch()
+    assert not Alert.objects.filter(OPEN, rule__name="refused").exists()
+    assert words not in shown(viewer, "/robots/")
 
 
 def test_robots_are_shown_by_their_sites_with_their_troubles(
@@ -135,7 +165,7 @@ def test_the_cost_of_a_page_does_not_depend_on_the_rows(
     stream.mail("a1")
     stream.logon("a1")
     stream.watch()
-    costs = {"/robots/live/": 13, f"/robots/site/{site.pk}/live/": 17, "/mail/live/": 7}
+    costs = {"/robots/live/": 14, f"/robots/site/{site.pk}/live/": 18, "/mail/live/": 7}
     viewer.get("/robots/", secure=True)
     for path, cost in costs.items():
         with django_assert_num_queries(cost):

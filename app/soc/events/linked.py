@@ -1,0 +1,3 @@
+"""The event stream's pages that mails link to."""
+
+LINKED = {"queues": "queues/"}
