@@ -186,10 +186,12 @@ logons.watch()
 from soc.alerts.models import Alert
 from soc.events.models import Bot, BotSeen, Event
 robots = [f"robot-{n}" for n in range(15, 21)]
+# Some name themselves in full.
+keys = [bot.pk for bot in Bot.objects.all() if bot.host.partition(".")[0] in robots]
 answer = {
-    "robots": Bot.objects.filter(host__in=robots).count(),
-    "events": Event.objects.filter(bot__host__in=robots).count(),
-    "alive": BotSeen.objects.filter(bot__host__in=robots, at__isnull=False).count(),
+    "robots": len(keys),
+    "events": Event.objects.filter(bot__in=keys).count(),
+    "alive": BotSeen.objects.filter(bot__in=keys, at__isnull=False).count(),
     "alerts": [str(a) for a in Alert.objects.exclude(rule__name__contains="site")
                if any(robot in f"{a.subject} {a.summary}" for robot in robots)],
 }
