@@ -6,7 +6,7 @@ BENCH ?= tasks
 PYTHON ?= python3
 
 .DEFAULT_GOAL := help
-.PHONY: help up rollback down logs status site passwords certs rotate backup restore mail app unit test drill conformance lint words lock bench audit sbom
+.PHONY: help up rollback down logs status site passwords certs rotate shipper backup restore mail app unit test drill conformance lint words lock bench audit sbom
 
 ##@ Run (SITE=name picks a site; else the one started last, or local)
 help: ## This help
@@ -25,6 +25,7 @@ site: ## Create the site SITE: its env file, secrets and certificates
 passwords: ## Show the passwords that were generated for the site
 certs: ## Renew the certificates that are near their end, without a restart
 rotate: ## Replace every secret and certificate of the running site; KEEP_OLD_CA=1 for shippers
+shipper: ## Make a shipper's folder: NAME=host KIND=logstash|syslog-ng|amqplib|other; REVOKE=1 ends it
 backup: ## Write the site's files and a dump of its database into one archive; TO=folder
 restore: ## Make the site SITE of a backup, up to its database: FROM=archive
 mail: ## Show the mail that the site's catcher holds

@@ -4,7 +4,7 @@ up:
 	@echo "== a Docker engine answers: the site $(SITE) runs in containers"
 	@docker/containers/stack up "$(SITE)"
 
-site passwords certs rotate status backup restore rollback:
+site passwords certs rotate shipper status backup restore rollback:
 	@docker/containers/stack $@ "$(SITE)"
 
 COMPOSE = docker/containers/stack compose "$(SITE)"

@@ -16,5 +16,8 @@ logs:
 rollback:
 	@echo "!! the embedded stack runs the files that are here: \`git checkout\` the version of before, then \`make up\`" >&2; exit 1
 
+shipper:
+	@echo "!! the embedded stack has no broker that shippers could reach: run the site in containers" >&2; exit 1
+
 backup restore:
 	@echo "!! the embedded stack is for a look: while it is down, copy env/$(SITE).env, env/$(SITE)/ and var/$(SITE)/" >&2; exit 1

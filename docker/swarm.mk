@@ -12,5 +12,5 @@ logs:
 site passwords:
 	@docker/containers/stack $@ "$(SITE)"
 
-certs rotate backup restore rollback mail:
+certs rotate shipper backup restore rollback mail:
 	@echo "!! make $@ works on one host only, not on a swarm yet: docs/swarm.md" >&2; exit 1

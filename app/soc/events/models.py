@@ -293,6 +293,68 @@ class DeadLetter(models.Model):
         return bytes(self.body).decode("utf-8", "backslashreplace")
 
 
+class Shipper(models.Model):
+    """Who publishes to the stream, known by the exchange that is its own.
+
+    Those of `make shipper` are here before their first message; others when they are heard of.
+    """
+
+    name = models.CharField(max_length=64, unique=True)
+    kind = models.CharField(max_length=20, blank=True)
+    created_at = models.DateTimeField(default=timezone.now)
+    revoked_at = models.DateTimeField(null=True)
+
+    class Meta:
+        ordering = ("name",)
+
+    def __str__(self) -> str:
+        return self.name
+
+
+class ShipperCount(models.Model):
+    """What came from a shipper in one minute; ``delay`` is the least of an event after its time."""
+
+    shipper = models.ForeignKey(Shipper, on_delete=models.CASCADE, related_name="+")
+    minute = models.DateTimeField()
+    messages = models.PositiveIntegerField(default=0)
+    refused = models.PositiveIntegerField(default=0)
+    delay = models.FloatField(null=True, help_text="Seconds; below zero: its clock is ahead.")
+
+    retention = Retention("minute", days=1)
+
+    class Meta:
+        constraints = (
+            models.UniqueConstraint(fields=["shipper", "minute"], name="events_shipper_minute"),
+        )
+
+    def __str__(self) -> str:
+        return f"{self.shipper_id} {self.minute:%H:%M}"
+
+
+class ShipperMessage(models.Model):
+    """One of a shipper's last messages as it came, and what became of it."""
+
+    shipper = models.ForeignKey(Shipper, on_delete=models.CASCADE, related_name="messages")
+    at = models.DateTimeField()
+    body = models.BinaryField(help_text="Its first bytes as they came.")
+    size = models.PositiveIntegerField()
+    accepted = models.BooleanField()
+    outcome = models.TextField()
+
+    retention = Retention("at", days=7)
+
+    class Meta:
+        ordering = ("-pk",)
+
+    def __str__(self) -> str:
+        return self.outcome[:60]
+
+    @property
+    def text(self) -> str:
+        """The message as a text; what is no UTF-8 is shown by its numbers."""
+        return bytes(self.body).decode("utf-8", "backslashreplace")
+
+
 class FieldMapping(models.Model):
     """Where a shipper that is not known puts the parts of an event: names, with dots for depth."""
 

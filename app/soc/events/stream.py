@@ -28,6 +28,7 @@ from soc.events import dead, frames, shapes
 from soc.events.ingest import Ingest
 from soc.events.mappings import Mappings
 from soc.events.shapes import Part
+from soc.events.shippers import ShipperLog
 from soc.runtime.queues import BY_NAME, STREAMS
 
 BATCH = 500
@@ -105,6 +106,8 @@ class _Batch:
     dead: bool
     messages: list[Any] = field(default_factory=list)
     parts: list[Part] = field(default_factory=list)
+    exchanges: list[str] = field(default_factory=list)
+    """Through which each part came."""
     size: int = 0
     since: float = field(default_factory=time.monotonic)
 
@@ -137,6 +140,7 @@ class _Writer(threading.Thread):
         self.done: deque[_Batch] = deque()
         self._ingest = Ingest(socket.gethostname()[:64])
         self._mappings = Mappings()
+        self._shippers = ShipperLog()
         self._given_up = threading.Event()
 
     def run(self) -> None:
@@ -181,6 +185,7 @@ class _Writer(threading.Thread):
             return
         parts = self._mappings.applied(batch.parts)
         refusals = self._ingest.take([part.event for part in parts]).refusals
+        self._shippers.note(batch.exchanges, parts, refusals)
         if not refusals:
             return
         text = "%d messages go to the dead letters; the first because %s"
@@ -319,7 +324,9 @@ class Intake(threading.Thread):
         # Read here, because the writer waits for the database half of its time.
         parts = shapes.read_all(message.body)
         size = sum(part.size for part in parts)
-        self._add(session, message, size, dead=False).parts.extend(parts)
+        batch = self._add(session, message, size, dead=False)
+        batch.parts.extend(parts)
+        batch.exchanges.extend([message.delivery_info["exchange"]] * len(parts))
 
     def _take_dead(self, session: _Session, message: Any) -> None:
         self._add(session, message, len(message.body), dead=True)

@@ -6,15 +6,16 @@ from datetime import datetime, timedelta
 
 from django.db.models import Sum
 from django.http import HttpRequest, HttpResponse
-from django.shortcuts import render
+from django.shortcuts import get_object_or_404, render
 from django.utils import timezone
 from django.views.decorators.cache import never_cache
 from django.views.decorators.http import require_safe
 
 from soc.alerts.spans import in_words
-from soc.events import backlog, pictures
+from soc.common import live
+from soc.events import backlog, pictures, shippers
 from soc.events.ingest import COUNTS
-from soc.events.models import BacklogAction, DeadLetter, IngestCount
+from soc.events.models import BacklogAction, DeadLetter, IngestCount, Shipper
 
 LATE = timedelta(minutes=5)
 """The age of the oldest message from which a queue looks late."""
@@ -80,3 +81,26 @@ def _counts(now: datetime) -> dict[str, int]:
     late = IngestCount.objects.filter(minute__gt=now - timedelta(hours=1))
     sums = late.aggregate(**{f"sum_{name}": Sum(name) for name in COUNTS})
     return {name: sums[f"sum_{name}"] or 0 for name in COUNTS}
+
+
+# --- Shippers -----------------------------------------------------------------------------------
+
+VIEW_SHIPPERS = "events.view_event"
+"""What they have sent are events, as those are."""
+
+
+def _shippers(_: HttpRequest) -> dict[str, object]:
+    now = timezone.now()
+    return {"now": now, "rows": shippers.read(now)}
+
+
+def _shipper(_: HttpRequest, key: int) -> dict[str, object]:
+    shipper = get_object_or_404(Shipper, pk=key)
+    now = timezone.now()
+    (row,) = (row for row in shippers.read(now) if row.shipper == shipper)
+    messages = list(shipper.messages.all()[: shippers.MOST_KEPT])
+    return {"now": now, "row": row, "messages": messages, "longest": shippers.LONGEST_KEPT}
+
+
+all_shippers, all_shippers_live = live.pages("events/shippers.html", VIEW_SHIPPERS, _shippers)
+one_shipper, one_shipper_live = live.pages("events/shipper.html", VIEW_SHIPPERS, _shipper)

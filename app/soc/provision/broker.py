@@ -8,7 +8,7 @@ import base64
 import hashlib
 import re
 import secrets
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from kombu.transport.native_delayed_delivery import (
@@ -17,6 +17,7 @@ from kombu.transport.native_delayed_delivery import (
     level_name,
 )
 
+from soc.provision.shippers import RegisteredShipper
 from soc.runtime.queues import (
     BY_NAME,
     DEAD_LETTER_EXCHANGE,
@@ -36,6 +37,7 @@ _CONTROL = "celery.pidbox"
 _REPLIES = "reply.celery.pidbox"
 _MAIL = BY_NAME["email"]
 _SAMPLED = BY_NAME["shared"]
+_EVENTS_QUEUE = BY_NAME["events"].name
 
 Definition = dict[str, Any]
 
@@ -54,12 +56,17 @@ def _salted(salt: bytes, password: str) -> str:
     return base64.b64encode(salt + hashlib.sha256(salt + password.encode()).digest()).decode()
 
 
-def definitions(password_hashes: Mapping[str, str]) -> Definition:
-    """Return the definitions of a site's broker.
+def definitions(
+    password_hashes: Mapping[str, str], shippers: Sequence[RegisteredShipper] = ()
+) -> Definition:
+    """Return the definitions of a site's broker, whose events ``shippers`` publish.
 
     Services log in by certificate and have no password, and who has none cannot log in by one.
-    Two have: ``monitor``, as whom the management API is asked, and who publishes from outside,
+    These have: ``monitor``, as whom the management API is asked, and who publishes from outside,
     because Logstash can log in in no other way; a certificate is asked of them all the same.
+
+    What a shipper publishes reaches the stream with any routing key, through an exchange that is
+    the shipper's alone, so that every message says by its exchange whose it is.
     """
     return {
         # Celery's control queues: where one broker of several dies, a durable classic queue that
@@ -68,19 +75,30 @@ def definitions(password_hashes: Mapping[str, str]) -> Definition:
         "users": [
             _user(MONITOR_USER, password_hashes, "monitoring"),
             *(_user(name, password_hashes) for name, _, _, _ in _service_permissions()),
+            *(_user(shipper.user, password_hashes) for shipper in shippers),
         ],
         "permissions": [
             _permission(MONITOR_USER),
             *(_permission(*permissions) for permissions in _service_permissions()),
+            *map(_permission_of_shipper, shippers),
         ],
         "topic_permissions": [
             {"user": user, "vhost": "/", "exchange": exchange, "write": keys, "read": ".*"}
-            for user, exchange, keys in _routing_keys()
+            for user, exchange, keys in (
+                *_routing_keys(),
+                *((shipper.user, shipper.exchange, ".*") for shipper in shippers),
+            )
         ],
         "policies": list(_policies()),
-        "exchanges": list(_exchanges()),
+        "exchanges": [
+            *_exchanges(),
+            *(_exchange(shipper.exchange, "topic") for shipper in shippers),
+        ],
         "queues": list(_queues()),
-        "bindings": list(_bindings()),
+        "bindings": [
+            *_bindings(),
+            *(_binding(shipper.exchange, _EVENTS_QUEUE, "#") for shipper in shippers),
+        ],
     }
 
 
@@ -167,6 +185,12 @@ def _permission(
     user: str, configure: str = "^$", write: str = "^$", read: str = "^$"
 ) -> Definition:
     return {"user": user, "vhost": "/", "configure": configure, "write": write, "read": read}
+
+
+def _permission_of_shipper(shipper: RegisteredShipper) -> Definition:
+    """Let a shipper declare its exchange, as Logstash does whenever it connects, and publish."""
+    exchange = _any_of(re.escape(shipper.exchange))
+    return _permission(shipper.user, exchange, exchange)
 
 
 def _exchange(name: str, kind: str) -> Definition:

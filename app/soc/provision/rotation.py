@@ -14,7 +14,7 @@ from pathlib import Path
 
 from cryptography.fernet import Fernet
 
-from soc.provision import pki
+from soc.provision import pki, shippers
 from soc.provision.site import (
     APP_SERVICES,
     PUBLISHERS,
@@ -74,6 +74,8 @@ def _replace_secrets(site: Site) -> None:
         write(path, new_secret())
     for service, name in _PASSWORDS:
         write(site.folder / service / name, new_secret())
+    for shipper in shippers.registered(site.folder):
+        write(shipper.folder / "password", new_secret())
 
 
 def end(site: Site, *, keep_authority: bool) -> None:

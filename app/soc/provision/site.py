@@ -27,7 +27,7 @@ from pathlib import Path
 from cryptography import x509
 from cryptography.fernet import Fernet
 
-from soc.provision import broker, environment, key_stores, pki
+from soc.provision import broker, environment, key_stores, pki, shippers
 from soc.provision.identity import OWN_CERTIFICATE, OWN_KEY, database_user
 from soc.runtime.queues import BY_NAME, QUEUES, STREAMS, Queue
 
@@ -157,6 +157,8 @@ def render(site: Site) -> list[str]:
         update(folder / "ca.pem", trusted)
         if _certify(folder, service, authority, values) and service in SERVICES:
             renewed.append(service)
+    for shipper in shippers.registered(site.folder):
+        _render_shipper(shipper, authority, trusted, values)
     _render_sealing_keys(site)
     _render_database(site)
     _render_broker(site)
@@ -260,6 +262,47 @@ def _certify(folder: Path, service: str, authority: pki.KeyPair, values: Mapping
     return replaces
 
 
+def _render_shipper(
+    shipper: shippers.RegisteredShipper,
+    authority: pki.KeyPair,
+    trusted: bytes,
+    values: Mapping[str, str],
+) -> None:
+    folder = shipper.folder
+    if not (folder / "password").exists():
+        write(folder / "password", new_secret())
+    update(folder / "ca.pem", trusted)
+    _certify(folder, shipper.user, authority, values)
+    for name, text in shippers.files(shipper):
+        update(folder / name, text.encode())
+
+
+def add_shipper(site: Site, name: str, kind: str) -> shippers.RegisteredShipper:
+    """Register a shipper and write its folder.
+
+    Raises:
+        ShipperProblem: the name or the kind is none, or the name is taken.
+    """
+    shipper = shippers.new(site.folder, name, kind)
+    shipper.folder.mkdir(mode=0o755, parents=True)
+    file, text = shippers.register(shipper)
+    write(shipper.folder / file, text)
+    render(site)
+    return shipper
+
+
+def revoke_shipper(site: Site, name: str) -> shippers.RegisteredShipper:
+    """Delete a shipper's folder, so that the broker's definitions know it no more.
+
+    Raises:
+        ShipperProblem: there is none of that name.
+    """
+    shipper = shippers.find(site.folder, name)
+    shutil.rmtree(shipper.folder)
+    render(site)
+    return shipper
+
+
 def _render_sealing_keys(site: Site) -> None:
     first = site.folder / SEALERS[0] / "sealing_keys"
     if not first.exists():
@@ -298,9 +341,11 @@ def _forget_database_passwords(site: Site) -> None:
 
 def _render_broker(site: Site) -> None:
     path = site.folder / "rabbitmq" / "definitions.json"
+    known = shippers.registered(site.folder)
     passwords = {
         broker.MONITOR_USER: (site.folder / "flower" / "monitor_password").read_text(),
         **{name: (site.folder / name / "password").read_text() for name in PUBLISHERS},
+        **{shipper.user: (shipper.folder / "password").read_text() for shipper in known},
     }
     update(site.folder / SAMPLER / "monitor_password", passwords[broker.MONITOR_USER].encode())
     # A hash is salted: keeping it keeps the file equal while nothing has changed.
@@ -312,7 +357,7 @@ def _render_broker(site: Site) -> None:
         else broker.password_hash(password)
         for user, password in passwords.items()
     }
-    update(path, json.dumps(broker.definitions(hashes), indent=1).encode())
+    update(path, json.dumps(broker.definitions(hashes, known), indent=1).encode())
 
 
 def _show_own_certificates(site: Site) -> None:
@@ -327,16 +372,17 @@ def _show_own_certificates(site: Site) -> None:
 
 def _render_key_stores(site: Site) -> None:
     """Write each publisher's certificate as Java reads it, PKCS #12 under its password."""
-    for publisher in PUBLISHERS:
-        folder = site.folder / publisher
+    publishers = [site.folder / publisher for publisher in PUBLISHERS]
+    publishers += [shipper.folder for shipper in shippers.registered(site.folder)]
+    for folder in publishers:
         password = (folder / "password").read_bytes()
         identity = pki.KeyPair.load(folder / "cert.pem", folder / "key.pem")
         authorities = x509.load_pem_x509_certificates((folder / "ca.pem").read_bytes())
-        path = folder / f"{publisher}.p12"
+        path = folder / f"{folder.name}.p12"
         if not path.exists() or not key_stores.is_key_store_of(
             path.read_bytes(), password, identity, authorities
         ):
-            write(path, key_stores.key_store(publisher, password, identity, authorities))
+            write(path, key_stores.key_store(folder.name, password, identity, authorities))
 
 
 def write(path: Path, content: str | bytes) -> None:
@@ -373,13 +419,14 @@ def _taken_ports(values: Mapping[str, str]) -> Iterator[str]:
 def hand_over(site: Site) -> None:
     """Give each service's files to the id that the containers run as, the rest to the caller.
 
-    A publisher's belong to the id that Logstash's image runs as.
+    A publisher's and a shipper's belong to the id that Logstash's image runs as.
     """
     caller = site.root.stat()
     for path in (site.env_file, site.folder, *site.folder.rglob("*")):
         of_service = path.is_file() and path.parent.name != "ca" and path != site.env_file
         uid, gid = (CONTAINER_UID,) * 2 if of_service else (caller.st_uid, caller.st_gid)
-        if of_service and path.parent.name in PUBLISHERS:
+        of_shipper = path.parent.parent.name == shippers.FOLDER
+        if of_service and (of_shipper or path.parent.name in PUBLISHERS):
             uid = PUBLISHER_UID
             path.chmod(0o640)
         os.chown(path, uid, gid)
@@ -388,9 +435,13 @@ def hand_over(site: Site) -> None:
 def main(arguments: list[str] | None = None) -> int:
     """Run ``create`` or ``prepare`` for one site; return the exit status."""
     parser = argparse.ArgumentParser(prog="soc.provision.site", description=__doc__.split("\n")[0])
-    parser.add_argument("action", choices=("create", "prepare"))
+    parser.add_argument(
+        "action", choices=("create", "prepare", "add-shipper", "revoke-shipper", "shippers")
+    )
     parser.add_argument("site")
     parser.add_argument("overrides", nargs="*", metavar="NAME=value")
+    parser.add_argument("--name", default="", help="of a shipper")
+    parser.add_argument("--kind", default="", help="of a new shipper")
     parser.add_argument("--root", type=Path, default=Path("env"))
     parser.add_argument("--stack", choices=("containers", "embedded"), default="containers")
     parser.add_argument("--ports", action="store_true", help="check that the ports are free")
@@ -401,7 +452,7 @@ def main(arguments: list[str] | None = None) -> int:
         return 2
     try:
         _act(site, options)
-    except environment.EnvironmentProblem as problem:
+    except (environment.EnvironmentProblem, shippers.ShipperProblem) as problem:
         print(problem, file=sys.stderr)
         return 1
     except OSError as error:
@@ -414,6 +465,16 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _act(site: Site, options: argparse.Namespace) -> None:
+    if options.action == "add-shipper":
+        print(add_shipper(site, options.name, options.kind).user)
+        return
+    if options.action == "revoke-shipper":
+        print(revoke_shipper(site, options.name).user)
+        return
+    if options.action == "shippers":
+        for shipper in shippers.registered(site.folder):
+            print(shipper.name, shipper.kind, shipper.user)
+        return
     overrides = dict(pair.split("=", 1) for pair in options.overrides)
     if options.action == "create" and create(site, options.stack, overrides):
         render(site)

@@ -19,6 +19,7 @@ from soc.events import dead, stream
 from soc.events.bodies import Malformed
 from soc.events.ingest import Ingest, IngestCounts, Refusal, Taken
 from soc.events.mappings import Mappings
+from soc.events.shippers import ShipperLog
 from soc.runtime.celery import app
 from winlogbeat import body, of_6
 
@@ -60,6 +61,7 @@ class Message:
 
     def __init__(self, tag: int, text: bytes = GOOD, headers: dict[str, Any] | None = None) -> None:
         self.delivery_tag, self.body, self.headers = tag, text, headers
+        self.delivery_info = {"exchange": "shipper.one", "routing_key": "logstash"}
 
 
 class Link:
@@ -95,6 +97,7 @@ def stored(monkeypatch: pytest.MonkeyPatch, settings: Any) -> list[list[Any]]:
     settings.EMBEDDED = False
     monkeypatch.setattr(dead, "keep", lambda letters: None)
     monkeypatch.setattr(Mappings, "_refresh", lambda _: None)
+    monkeypatch.setattr(ShipperLog, "note", lambda *_: None)
     batches: list[list[Any]] = []
 
     def take(_: Ingest, events: list[Any]) -> Taken:

@@ -1,4 +1,4 @@
-"""The event stream from the command line: simulated robots, and dead letters."""
+"""The event stream from the command line: simulated robots, dead letters and shippers."""
 
 import json
 import sys
@@ -14,7 +14,7 @@ from django.utils import timezone
 
 from soc.common.times import local
 from soc.events import dead, simulation
-from soc.events.models import DeadLetter
+from soc.events.models import DeadLetter, Shipper
 from soc.events.publisher import STREAM, EventPublisher
 
 NOBODY = "command line"
@@ -35,6 +35,7 @@ class Command(BaseCommand):
         _declare_simulate(does.add_parser("simulate", help="publish what robots would log"))
         letters = does.add_parser("dead", help="dead letters: messages that are no events")
         _declare_dead(letters)
+        _declare_shipper(does.add_parser("shipper", help="note what `make shipper` has done"))
 
     def handle(self, *args: Any, **options: Any) -> None:
         """Do one of the actions.
@@ -44,6 +45,8 @@ class Command(BaseCommand):
         """
         if options["action"] == "simulate":
             self._simulate(options)
+        elif options["action"] == "shipper":
+            getattr(self, f"_shipper_{options['what']}")(options)
         else:
             getattr(self, f"_dead_{options['what']}")(options)
 
@@ -99,6 +102,15 @@ class Command(BaseCommand):
         again = f", {publisher.resent:,} sent again" if publisher.resent else ""
         self.stderr.write(f"{text}{again}, {sent / max(passed, 1):,.1f}/s ", ending="")
         self.stderr.flush()
+
+    # --- Shippers -------------------------------------------------------------------------------
+
+    def _shipper_add(self, options: dict[str, Any]) -> None:
+        values = {"kind": options["kind"], "created_at": timezone.now(), "revoked_at": None}
+        Shipper.objects.update_or_create(name=options["name"], defaults=values)
+
+    def _shipper_revoke(self, options: dict[str, Any]) -> None:
+        Shipper.objects.filter(name=options["name"]).update(revoked_at=timezone.now())
 
     # --- Dead letters ---------------------------------------------------------------------------
 
@@ -177,6 +189,14 @@ def _declare_simulate(parser: ArgumentParser) -> None:
         "--identity", type=Path, default=logstash,
         help=f"the folder with the certificate of {STREAM.publisher}",
     )  # fmt: skip
+
+
+def _declare_shipper(parser: ArgumentParser) -> None:
+    does = parser.add_subparsers(dest="what", required=True)
+    add = does.add_parser("add", help="it has a folder and may publish")
+    add.add_argument("name")
+    add.add_argument("kind")
+    does.add_parser("revoke", help="it may no longer publish").add_argument("name")
 
 
 def _declare_dead(parser: ArgumentParser) -> None:
