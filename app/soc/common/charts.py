@@ -73,3 +73,58 @@ def lengths(drawn: Sequence[Stretch[Value]], unit: timedelta) -> list[tuple[Valu
         units[stretch.value] += stretch.width
     longest_first = sorted(units.items(), key=lambda item: item[1], reverse=True)
     return [(value, length * unit) for value, length in longest_first]
+
+
+@dataclass(frozen=True)
+class Bars:
+    """The last values of something: a bar for each, a full mark for each that is missing.
+
+    The newest stands at the right.
+    """
+
+    bars: str
+    failures: str
+    highest: float
+    failed: int
+    count: int
+
+
+def bars(
+    recent: Sequence[float | None], *, width: int, height: int, bar: int, least: float
+) -> Bars:
+    """Return the picture of values, None for a missing one; the highest, or `least`, fills it."""
+    most = width // bar
+    shown = recent[-most:]
+    known = [value for value in shown if value is not None]
+    highest = max(known, default=0)
+    scale = (height - 1) / max(highest, least)
+    drawn, failures = [], []
+    for position, value in enumerate(shown, most - len(shown)):
+        x = position * bar
+        if value is None:
+            failures.append(f"M{x} 0h{bar - 1}v{height}h-{bar - 1}z")
+        else:
+            tall = max(1.0, round(value * scale, 1))
+            drawn.append(f"M{x} {height}v-{tall:g}h{bar - 1}v{tall:g}z")
+    missing = len(shown) - len(known)
+    return Bars(" ".join(drawn), " ".join(failures), highest, missing, len(shown))
+
+
+@dataclass(frozen=True)
+class Segment(Generic[Value]):
+    """One part of a stacked bar of 1000 units."""
+
+    value: Value
+    x: float
+    width: float
+    length: float
+
+
+def segments(lengths: Iterable[tuple[Value, float]], total: float) -> list[Segment[Value]]:
+    """Return the parts of a bar, one behind the other; parts of `total` in all fill it."""
+    scale = 1000 / total if total else 0
+    x, made = 0.0, []
+    for value, length in lengths:
+        made.append(Segment(value, round(x, 1), round(length * scale, 1), length))
+        x += length * scale
+    return made

@@ -5,7 +5,8 @@ minute would stop its scans for years, without an error.
 """
 
 import logging
-from datetime import datetime, timedelta
+import zlib
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from django.db.models import (
@@ -54,3 +55,15 @@ def recall(rows: QuerySet[Any], field: str, longest: timedelta | Expression, now
 def minutes(column: str) -> Expression:
     """Return a column of whole minutes as a duration, which databases keep in microseconds."""
     return ExpressionWrapper(F(column) * 60_000_000, output_field=DurationField())
+
+
+def slot_after(name: str, interval_minutes: int, moment: datetime) -> datetime:
+    """Return the next turn after a moment of what recurs in an interval.
+
+    Each name has its own place in the interval: however many are imported, or run by hand at once,
+    they stay spread.
+    """
+    interval = interval_minutes * 60
+    offset = zlib.crc32(name.encode()) % interval
+    turns = (int(moment.timestamp()) - offset) // interval + 1
+    return datetime.fromtimestamp(turns * interval + offset, UTC)

@@ -1,13 +1,13 @@
 """Directory servers to watch, what they are asked with, and what their probes found."""
 
-import zlib
-from datetime import UTC, datetime
+from datetime import datetime
 
 from django.core.validators import MaxValueValidator, MinValueValidator
 from django.db import models
 from django.urls import reverse
 from django.utils import timezone
 
+from soc.common.due import slot_after
 from soc.core.models import Retention
 from soc.core.sealed import SealedField
 from soc.ldap_probe import diagnostics
@@ -209,15 +209,8 @@ class DirectoryServer(models.Model):
         return reverse("directory", args=[self.pk])
 
     def slot_after(self, moment: datetime) -> datetime:
-        """Return the server's next turn after a moment.
-
-        Each server has its own place in the interval, by its name: however many are imported or
-        probed by hand at once, they stay spread.
-        """
-        interval = self.interval_minutes * 60
-        offset = zlib.crc32(str(self).encode()) % interval
-        turns = (int(moment.timestamp()) - offset) // interval + 1
-        return datetime.fromtimestamp(turns * interval + offset, UTC)
+        """Return the server's next turn after a moment."""
+        return slot_after(str(self), self.interval_minutes, moment)
 
 
 class ProbeResult(models.Model):

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from statistics import median
 
+from soc.common.charts import Bars, bars, segments
 from soc.ldap_probe.diagnostics import ANSWERED, Phase
 
 PHASES = tuple(Phase)
@@ -25,17 +26,8 @@ Times = Mapping[Phase, float | None]
 
 
 @dataclass(frozen=True)
-class Spark:
-    """The last probes of a server: a bar for each that was answered, a mark for each that was not.
-
-    The newest stands at the right.
-    """
-
-    bars: str
-    failures: str
-    highest: float
-    failed: int
-    count: int
+class Spark(Bars):
+    """The last probes of a server, in milliseconds."""
 
     @property
     def in_words(self) -> str:
@@ -48,22 +40,8 @@ class Spark:
 
 def spark(recent: Sequence[float | None]) -> Spark:
     """Return the picture of the last probes, in milliseconds, None for one without an answer."""
-    most = SPARK_WIDTH // SPARK_BAR
-    shown = recent[-most:]
-    answered = [spent for spent in shown if spent is not None]
-    highest = max(answered, default=0)
-    scale = (SPARK_HEIGHT - 1) / max(highest, LEAST_SCALE)
-    bars, failures = [], []
-    for position, spent in enumerate(shown, most - len(shown)):
-        x = position * SPARK_BAR
-        if spent is None:
-            failures.append(f"M{x} 0h{SPARK_BAR - 1}v{SPARK_HEIGHT}h-{SPARK_BAR - 1}z")
-        else:
-            height = max(1.0, round(spent * scale, 1))
-            bars.append(f"M{x} {SPARK_HEIGHT}v-{height:g}h{SPARK_BAR - 1}v{height:g}z")
-    return Spark(
-        " ".join(bars), " ".join(failures), highest, len(shown) - len(answered), len(shown)
-    )
+    size = {"width": SPARK_WIDTH, "height": SPARK_HEIGHT, "bar": SPARK_BAR}
+    return Spark(**vars(bars(recent, **size, least=LEAST_SCALE)))
 
 
 @dataclass(frozen=True)
@@ -231,12 +209,8 @@ def usual(probes: Sequence[Times]) -> dict[Phase, float]:
 
 def parts(times: Mapping[Phase, float], slowest: float) -> list[Part]:
     """Return the parts of a server's bar; a server of ``slowest`` ms fills 1000 units."""
-    scale = 1000 / max(slowest, LEAST_SCALE)
-    x, made = 0.0, []
-    for phase, spent in times.items():
-        made.append(Part(phase, round(x, 1), round(spent * scale, 1), spent))
-        x += spent * scale
-    return made
+    drawn = segments(times.items(), max(slowest, LEAST_SCALE))
+    return [Part(part.value, part.x, part.width, part.length) for part in drawn]
 
 
 def hours(since: datetime, until: datetime) -> list[datetime]:
