@@ -6,5 +6,4 @@ MENU = Menu(
     "Notify",
     ("Subscriptions", "contact_mail", "notify.subscription"),
     ("Mail", "outgoing_mail", "notify.outboundmail"),
-    ("Bounces", "undo", "notify.bounce"),
 )

@@ -11,18 +11,15 @@ from dataclasses import dataclass
 from email.errors import MessageError
 from enum import Enum
 from itertools import islice
-from typing import Any
 
 from django.conf import settings
 
 from soc.notify import message
 from soc.notify.addresses import as_ascii
+from soc.notify.bounded import TIMEOUT, BoundedSMTP, BoundedSMTPS
 from soc.notify.models import OutboundMail
 from soc.notify.templates import line
 from soc.provision.identity import secret
-
-TIMEOUT = 15.0
-"""Seconds that the relay may take over connecting, or over one reply."""
 
 PATIENCE = 25.0
 """Seconds that it may take over one mail, with the connection to it: with the time that a run
@@ -135,26 +132,7 @@ _MAY_NOT_SEND = ("5.7.57", "5.7.60", "5.7.64", "5.7.705", "5.7.708", "5.7.750", 
 _ABOUT_THE_RECIPIENT = ("5.1.", "5.2.", "5.4.", "5.6.")
 
 
-class _Bounded(smtplib.SMTP):
-    """A session whose replies must come within one time in all, not only each in its own."""
-
-    def __init__(self, end: float, **options: Any) -> None:
-        self.end = end
-        self.refusals = 0
-        super().__init__(**options)
-
-    def getreply(self) -> tuple[int, bytes]:
-        """Wait for a reply as long as there is time left (smtplib's own name)."""
-        if self.sock:
-            self.sock.settimeout(max(0.1, min(TIMEOUT, self.end - time.monotonic())))
-        return super().getreply()
-
-
-class _BoundedTLS(_Bounded, smtplib.SMTP_SSL):
-    """The same over TLS from the first byte."""
-
-
-_connection: _Bounded | None = None
+_connection: BoundedSMTP | None = None
 
 
 def deliver(mail: OutboundMail, others: Callable[[], Sequence[str]]) -> dict[str, SmtpReply]:
@@ -345,7 +323,7 @@ def _relay(end: float) -> smtplib.SMTP:
     return _connection
 
 
-def _connect(end: float) -> _Bounded:
+def _connect(end: float) -> BoundedSMTP:
     security = settings.SMTP_SECURITY
     address = {
         "host": settings.SMTP_HOST,
@@ -354,9 +332,9 @@ def _connect(end: float) -> _Bounded:
         "local_hostname": settings.SMTP_HELO or None,
     }
     if security == "tls":
-        relay: _Bounded = _BoundedTLS(end, **address, context=_tls())
+        relay: BoundedSMTP = BoundedSMTPS(end, **address, context=_tls())
     else:
-        relay = _Bounded(end, **address)
+        relay = BoundedSMTP(end, **address)
     try:
         if security == "starttls":
             relay.starttls(context=_tls())

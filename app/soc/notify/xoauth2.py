@@ -6,6 +6,9 @@ RFC 6749, 4.4, for the token; for the mechanism, which no RFC has, learn.microso
 
 import smtplib
 import ssl
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 from authlib.common.errors import AuthlibBaseError
@@ -23,21 +26,83 @@ TIMEOUT = 10.0
 LEEWAY = 300
 """Seconds before its end at which a token is not used any more."""
 
-_MECHANISM = "XOAUTH2"
+MECHANISM = "XOAUTH2"
 
 
 class TokenProblem(smtplib.SMTPException):
-    """There is no token: the endpoint cannot be reached, or refuses the client."""
+    """There is no token: the endpoint cannot be reached, or refuses the client (``refused``)."""
+
+    def __init__(self, words: str, *, refused: bool = False) -> None:
+        super().__init__(words)
+        self.refused = refused
 
 
 class _Trusting(HTTPAdapter):
-    """Verifies by the system's store and the site's own CA, as the way to the relay does."""
+    """Verifies by a bundle of authorities on top of the system's store."""
+
+    def __init__(self, authorities: str) -> None:
+        self._authorities = authorities
+        super().__init__()
 
     def init_poolmanager(self, *args: Any, **options: Any) -> None:
         """Make the pool (the library's own name)."""
         context = ssl.create_default_context()
-        context.load_verify_locations(settings.IDENTITY / "ca.pem")
+        if self._authorities:
+            context.load_verify_locations(cadata=self._authorities)
         super().init_poolmanager(*args, **options, ssl_context=context)
+
+
+@dataclass(frozen=True)
+class TokenClient:
+    """A client of an authorization server; ``authorities`` is a PEM bundle, or nothing."""
+
+    url: str
+    client_id: str
+    secret: str = field(repr=False)
+    scope: str = ""
+    authorities: str = field(default="", repr=False)
+
+    def fetch(self) -> dict[str, Any]:
+        """Return a new token, with ``expires_at`` in seconds since 1970.
+
+        Raises:
+            TokenProblem: the endpoint cannot be reached, or refuses the client.
+        """
+        session = OAuth2Session(
+            self.client_id,
+            self.secret,
+            # Form-encoded as it is: Basic would need the encoding of RFC 6749, 2.3.1 on top.
+            token_endpoint_auth_method="client_secret_post",  # noqa: S106 (a method's name)
+            scope=self.scope or None,
+        )
+        with session:
+            session.trust_env = False
+            session.mount("https://", _Trusting(self.authorities))
+            try:
+                token = session.fetch_token(
+                    self.url,
+                    grant_type="client_credentials",
+                    timeout=TIMEOUT,
+                    allow_redirects=False,
+                )
+            except (AuthlibBaseError, RequestException, ValueError) as error:
+                words = f"no token from {self.url}: {line(str(error), 300)}"
+                refused = isinstance(error, AuthlibBaseError)
+                raise TokenProblem(words, refused=refused) from error
+        if not (token or {}).get("access_token"):
+            raise TokenProblem(f"no token in the answer of {self.url}", refused=True)
+        return dict(token)
+
+
+def ends_soon(token: Mapping[str, Any]) -> bool:
+    """Return whether a token is not used any more; one without an end is used until refused."""
+    expires_at = token.get("expires_at")
+    return expires_at is not None and time.time() > float(expires_at) - LEEWAY
+
+
+def response(user: str, token: Mapping[str, Any]) -> str:
+    """Return the initial response of the mechanism."""
+    return f"user={user}\x01auth=Bearer {token['access_token']}\x01\x01"
 
 
 _token: dict[str, Any] | None = None
@@ -69,43 +134,32 @@ def drop() -> None:
     _token = None
 
 
-def _auth(relay: smtplib.SMTP, user: str) -> None:
-    response = f"user={user}\x01auth=Bearer {_access_token()}\x01\x01"
+def authenticate(relay: smtplib.SMTP, user: str, token: Mapping[str, Any]) -> None:
+    """Log in with a token.
+
+    Raises:
+        SMTPException: the relay refuses it, or knows no XOAUTH2.
+    """
 
     def answer(challenge: bytes | None = None) -> str:
         # A challenge holds the reason of a refusal, which follows an empty answer.
-        return response if challenge is None else ""
+        return response(user, token) if challenge is None else ""
 
-    relay.auth(_MECHANISM, answer)
+    relay.auth(MECHANISM, answer)
 
 
-def _access_token() -> str:
-    """Return the kept token, or a new one where that ends soon."""
+def _auth(relay: smtplib.SMTP, user: str) -> None:
     global _token
-    session = OAuth2Session(
+    if _token is None or ends_soon(_token):
+        _token = _client().fetch()
+    authenticate(relay, user, _token)
+
+
+def _client() -> TokenClient:
+    return TokenClient(
+        settings.SMTP_OAUTH_URL,
         settings.SMTP_OAUTH_CLIENT_ID,
         secret("smtp_password"),
-        # Form-encoded as it is: Basic would need the encoding of RFC 6749, 2.3.1 on top.
-        token_endpoint_auth_method="client_secret_post",  # noqa: S106 (a method's name)
-        scope=settings.SMTP_OAUTH_SCOPE or None,
-        token=_token,
-        leeway=LEEWAY,
+        settings.SMTP_OAUTH_SCOPE,
+        (settings.IDENTITY / "ca.pem").read_text(),
     )
-    with session:
-        if not session.token or session.token.is_expired(leeway=LEEWAY):
-            session.trust_env = False
-            session.mount("https://", _Trusting())
-            try:
-                _token = session.fetch_token(
-                    settings.SMTP_OAUTH_URL,
-                    grant_type="client_credentials",
-                    timeout=TIMEOUT,
-                    allow_redirects=False,
-                )
-            except (AuthlibBaseError, RequestException, ValueError) as error:
-                words = line(str(error), 300)
-                raise TokenProblem(f"no token from {settings.SMTP_OAUTH_URL}: {words}") from error
-    token = (_token or {}).get("access_token")
-    if not token:
-        raise TokenProblem(f"no token in the answer of {settings.SMTP_OAUTH_URL}")
-    return str(token)
