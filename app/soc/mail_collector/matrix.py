@@ -1,11 +1,14 @@
 """The mail between domains and the servers behind it, as a page shows them."""
 
-from collections.abc import Iterable, Sequence
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from functools import cached_property
 
 from soc.alerts.spans import in_words
+from soc.common import plugins
+from soc.common.pairs import ActivePair
 from soc.mail_collector.models import Mailbox, MailSettings, Route
 
 
@@ -17,6 +20,8 @@ class RouteCell:
     now: datetime
     patience: timedelta
     watched: bool
+    active: Sequence[ActivePair] = ()
+    """What round trips of the site's own say of it."""
 
     @property
     def tone(self) -> str:
@@ -83,27 +88,40 @@ class Matrix:
 
     @cached_property
     def counts(self) -> dict[str, int]:
-        """How many pairs there are of each tone."""
-        tones = [cell.tone for line in self.lines for cell in line.cells if cell.route]
+        """How many pairs there are of each tone, by what robots and round trips say."""
+        cells = [cell for line in self.lines for cell in line.cells]
+        tones = [cell.tone for cell in cells if cell.route]
+        tones += [pair.tone for cell in cells for pair in cell.active]
         return {tone: tones.count(tone) for tone in ("bad", "warn", "ok", "idle")}
 
 
-def read(now: datetime) -> Matrix:
-    """Read all of it."""
+def read(now: datetime, may: Callable[[str], bool]) -> Matrix:
+    """Read all of it that a person may see, who has a permission or not."""
     patience = MailSettings.current().route_unverified
     routes = {(route.sender, route.recipient): route for route in Route.objects.all()}
+    active: defaultdict[tuple[str, str], list[ActivePair]] = defaultdict(list)
+    for module in plugins.modules("pairs"):
+        for pair in module.pairs() if may(module.PERMISSION) else ():
+            active[pair.sender, pair.recipient].append(pair)
+    ends = {*routes, *active}
     mailboxes = list(Mailbox.objects.filter(bot__enabled=True))
     watched = {box.domain for box in mailboxes}
-    recipients = sorted({recipient for _, recipient in routes})
+    recipients = sorted({recipient for _, recipient in ends})
     lines = [
         MatrixLine(
             sender,
             [
-                RouteCell(routes.get((sender, to)), now, patience, {sender, to} <= watched)
+                RouteCell(
+                    routes.get((sender, to)),
+                    now,
+                    patience,
+                    {sender, to} <= watched,
+                    active.get((sender, to), ()),
+                )
                 for to in recipients
             ],
         )
-        for sender in sorted({sender for sender, _ in routes})
+        for sender in sorted({sender for sender, _ in ends})
     ]
     return Matrix(
         now=now,

@@ -7,8 +7,8 @@ from soc.common import live
 from soc.mail_collector import matrix
 
 
-def _matrix(_: HttpRequest) -> dict[str, object]:
-    return {"matrix": matrix.read(timezone.now())}
+def _matrix(request: HttpRequest) -> dict[str, object]:
+    return {"matrix": matrix.read(timezone.now(), request.user.has_perm)}
 
 
 mail, mail_live = live.pages("mail_collector/matrix.html", "alerts.view_alert", _matrix)
