@@ -63,6 +63,7 @@ INSTALLED_APPS = [
     "soc.ssl_certs",
     "soc.events",
     "soc.mail_collector",
+    "soc.mail_routes",
     "soc.logons",
     "soc.cronjobs",
     "soc.oncall",
@@ -262,9 +263,6 @@ SMTP_OAUTH_URL = SITE.get("SOC_SMTP_OAUTH_URL", "")
 SMTP_OAUTH_CLIENT_ID = SITE.get("SOC_SMTP_OAUTH_CLIENT_ID", "")
 SMTP_OAUTH_SCOPE = SITE.get("SOC_SMTP_OAUTH_SCOPE", "")
 SMTP_HELO = SITE.get("SOC_SMTP_HELO", "")
-BOUNCE_IMAP_HOST = SITE.get("SOC_BOUNCE_IMAP_HOST", "")
-BOUNCE_IMAP_PORT = int(SITE.get("SOC_BOUNCE_IMAP_PORT") or 993)
-BOUNCE_IMAP_USER = SITE.get("SOC_BOUNCE_IMAP_USER", "")
 
 # --- Celery ----------------------------------------------------------------------------------
 _exchange = Exchange(TASK_EXCHANGE, type="topic")
@@ -356,6 +354,8 @@ LOGGING = {
     "loggers": {
         # At DEBUG it logs the secret of a sign-in that is going on.
         "authlib": {"level": "INFO"},
+        # At DEBUG it logs what is said to a server, a login too; at INFO each end of a session.
+        "imapclient": {"level": "WARNING"},
         # The audit log says the same in a line instead of four.
         "axes": {"level": "WARNING"},
     },

@@ -90,8 +90,10 @@ QUEUES: tuple[Queue, ...] = (
     Queue("ldap_probe", "probes of directory servers", applications=("ldap_probe",)),
     Queue(
         "mail_collector",
-        "judges the robots' mails and logons",
-        applications=("mail_collector", "logons"),
+        "judges the robots' mails and logons, sends mail round",
+        applications=("mail_collector", "logons", "mail_routes"),
+        # A mail server that hangs must not keep robots from being judged.
+        concurrency=2,
     ),
     Queue(
         "events",
