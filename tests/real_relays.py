@@ -11,6 +11,7 @@ import tempfile
 from collections import Counter
 from dataclasses import dataclass
 from email.message import Message
+from pathlib import Path
 
 from harness import (
     REPOSITORY,
@@ -81,15 +82,15 @@ def _recipient(mail: Message) -> str:
     raise AssertionError(f"no recipient in {mail.items()}")
 
 
-def image_with(packages: str) -> str:
-    """Build an image of Debian with some packages; return its ID."""
+def image_with(packages: str, folder: Path = HERE) -> str:
+    """Build an image of Debian with some packages and what is in a folder; return its ID."""
     if not has_engine():
         missing("no Docker engine answers")
     # Where there is a registry, the engine pulls the first.
     base = os.environ.get("DEBIAN_IMAGE") or next(filter(has_image, BASES), BASES[0])
     return run(
         "docker", "build", "--quiet", "--network=host", f"--build-arg=BASE={base}",
-        f"--build-arg=PACKAGE={packages}", str(HERE),
+        f"--build-arg=PACKAGE={packages}", str(folder),
     ).strip()  # fmt: skip
 
 
