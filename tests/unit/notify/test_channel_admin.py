@@ -40,6 +40,8 @@ def form(**values: Any) -> dict[str, Any]:
         ({"channel": "pagerduty", "report": "daily"}, "it takes no reports"),
         ({"channel": "pagerduty", "digest_minutes": 5}, "use 0"),
         ({"channel": "ntfy", "url": "https://hooks.internal"}, "it ends in the topic"),
+        ({"channel": "ntfy", "url": "https://hooks.internal/soc.alerts"}, "letters, digits"),
+        ({"channel": "ntfy", "url": f"https://hooks.internal/{'t' * 65}"}, "1 to 64"),
         ({"channel": "pigeon"}, "not one of the available choices"),
     ],
 )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import email.utils
 import json
+import re
 import ssl
 from collections.abc import Callable, Iterator
 from datetime import timedelta
@@ -323,6 +324,44 @@ def test_payloads_follow_the_published_forms(receiver: Receiver) -> None:
     assert (path, ntfy["topic"], ntfy["priority"]) == ("/", "topic", 5)
     assert headers["Authorization"] == f"Bearer {SECRET}"
     assert len(ntfy["message"].encode()) < 4_096
+
+
+def taken_by_ntfy(_: dict[str, str], body: bytes) -> bool:
+    """Judge a message as the server does (ntfy v2: transformBodyJSON, publishMessage, actions.go).
+
+    Beyond MessageSizeLimit it makes an attachment of the text; beyond twice that it refuses.
+    """
+    fields = {
+        *("topic", "title", "message", "priority", "tags", "click", "icon", "actions", "attach"),
+        *("markdown", "filename", "email", "call", "cache", "firebase", "delay"),
+    }
+    found = json.loads(body)
+    return (
+        len(body) <= 2 * 4_096
+        and set(found) <= fields
+        and re.fullmatch(r"[-_A-Za-z0-9]{1,64}", found["topic"]) is not None
+        and found["topic"] not in ("docs", "static", "file", "app", "account", "settings", "v1")
+        and 0 < len(found["message"].encode()) <= 4_096
+        and found.get("priority") in range(6)
+        and len(found.get("actions", [])) <= 3
+        and all(
+            action["action"] in ("view", "broadcast", "http") and action["label"] and action["url"]
+            for action in found.get("actions", [])
+        )
+    )
+
+
+@pytest.mark.parametrize("letter", ["a", "\N{SNOWMAN}", "\N{FIRE}", '"', "\n", "\\"])
+def test_ntfy_takes_the_longest_of_messages_as_text(receiver: Receiver, letter: str) -> None:
+    receiver.judge = taken_by_ntfy
+    subscribe("ntfy", receiver)
+    link = f"https://localhost/{'x' * 480}"
+    notice = Notice(
+        letter * 255, Severity.CRITICAL, letter * 20_000, {}, link, acknowledgeable=True
+    )
+    outbox.enqueue(notice, "occasion", topic="alert:1")
+    assert delivery.send_due() == 1
+    assert "actions" in json.loads(receiver.taken[0][2])
 
 
 # --- Destinations -------------------------------------------------------------------------------

@@ -1,5 +1,6 @@
 """ntfy, published as JSON (docs.ntfy.sh, "Publish as JSON")."""
 
+import re
 from urllib.parse import urlsplit, urlunsplit
 
 from soc.core.severity import Severity
@@ -10,6 +11,9 @@ from soc.notify.templates import cut
 LONGEST = 1_000
 """Characters of a text: beyond 4,096 octets ntfy makes an attachment of it."""
 
+_TOPIC = re.compile(r"[-_A-Za-z0-9]{1,64}")
+"""What the server takes for one: ``topicRegex`` of its server.go."""
+
 _PRIORITIES = {Severity.CRITICAL: 5, Severity.WARNING: 4}
 
 
@@ -17,10 +21,14 @@ class Ntfy(HttpChannel):
     """The address is the topic's, such as https://ntfy.sh/soc; a secret is an access token."""
 
     def validate(self, url: str, secret: str) -> dict[str, str]:
-        """Check the address as every other, and that it ends in a topic."""
+        """Check the address as every other, and that it ends in a topic's name."""
         wrong = super().validate(url, secret)
-        if not wrong and not urlsplit(url).path.strip("/"):
-            wrong["url"] = "Invalid address: it ends in the topic, as in https://ntfy.sh/soc."
+        topic = urlsplit(url).path.rstrip("/").rpartition("/")[2]
+        if not wrong and not _TOPIC.fullmatch(topic):
+            wrong["url"] = (
+                "Invalid address: it ends in the topic, as in https://ntfy.sh/soc; a topic is 1 to "
+                "64 letters, digits, hyphens and underscores."
+            )
         return wrong
 
     def post(self, mail: OutboundMail, target: HttpTarget) -> Post:
