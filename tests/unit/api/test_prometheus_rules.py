@@ -6,9 +6,15 @@ import json
 import re
 import shutil
 import subprocess
+from collections.abc import Iterator
+from itertools import zip_longest
 from pathlib import Path
+from typing import Any
 
 import pytest
+from grafana_foundation_sdk.cog.encoder import JSONEncoder
+from grafana_foundation_sdk.cog.plugins import register_default_plugins
+from grafana_foundation_sdk.models.dashboard import Dashboard
 from programs import Program
 
 from harness import REPOSITORY, missing
@@ -81,3 +87,40 @@ def test_every_expression_of_the_dashboard_is_promql(tmp_path: Path) -> None:
     command = ("promtool", "check", "rules", str(file))
     ran = subprocess.run(command, capture_output=True, text=True, check=False)
     assert ran.returncode == 0, ran.stdout + ran.stderr
+
+
+def lost(written: Any, read: Any, place: str = "") -> Iterator[str]:
+    """Yield the places of what is in one JSON value and not in another."""
+    if isinstance(written, dict) and isinstance(read, dict):
+        for name, value in written.items():
+            yield from lost(value, read.get(name), f"{place}/{name}")
+    elif isinstance(written, list) and isinstance(read, list):
+        for number, pair in enumerate(zip_longest(written, read)):
+            yield from lost(*pair, f"{place}/{number}")
+    elif written != read:
+        yield place
+
+
+@pytest.mark.parametrize(
+    ("place", "name"),
+    [
+        ((), ""),
+        *(((), "refrsh"), (("templating", "list", 1), "multii"), (("panels", 0), "gridpos")),
+        *((("panels", 0, "options"), "colourMode"), (("panels", 0, "targets", 0), "legend")),
+        (("panels", 0, "fieldConfig", "defaults"), "units"),
+    ],
+)
+def test_grafanas_own_schemas_know_all_that_the_dashboard_says(
+    place: tuple[str | int, ...], name: str
+) -> None:
+    """What its SDK reads and writes again is what is known, also to each panel and data source."""
+    register_default_plugins()
+    dashboard = json.loads(DASHBOARD.read_text())
+    if name:
+        part = dashboard
+        for step in place:
+            part = part.setdefault(step, {}) if isinstance(step, str) else part[step]
+        part[name] = 1
+    read = json.loads(json.dumps(Dashboard.from_json(dashboard), cls=JSONEncoder))
+    expected = ["/" + "/".join(map(str, (*place, name)))] if name else []
+    assert list(lost(dashboard, read)) == expected
