@@ -59,7 +59,8 @@ conformance: $(VENV)/ready ## Judge the certificates of public test suites besid
 	@PYTHONPATH=app:tests $(VENV)/bin/python tests/conformance/certificates.py
 
 SHELL_SCRIPTS = $(shell git grep -lE '^\#(!.*sh| shellcheck shell=sh)$$')
-# Of CSS and JavaScript only where npm has installed it: `npm ci --prefix tests/lint`.
+# Of CSS and JavaScript only where npm has installed it: `npm ci --prefix tests/lint`, which also
+# brings axe-core to the tests in a browser.
 BIOME = tests/lint/node_modules/.bin/biome
 lint: $(VENV)/ready ## Check style, types, shell scripts, templates, CSS and JavaScript
 	@$(VENV)/bin/ruff check app tests docker

@@ -263,6 +263,9 @@ SMTP_OAUTH_URL = SITE.get("SOC_SMTP_OAUTH_URL", "")
 SMTP_OAUTH_CLIENT_ID = SITE.get("SOC_SMTP_OAUTH_CLIENT_ID", "")
 SMTP_OAUTH_SCOPE = SITE.get("SOC_SMTP_OAUTH_SCOPE", "")
 SMTP_HELO = SITE.get("SOC_SMTP_HELO", "")
+BOUNCE_IMAP_HOST = SITE.get("SOC_BOUNCE_IMAP_HOST", "")
+BOUNCE_IMAP_PORT = int(SITE.get("SOC_BOUNCE_IMAP_PORT") or 993)
+BOUNCE_IMAP_USER = SITE.get("SOC_BOUNCE_IMAP_USER", "")
 
 # --- Celery ----------------------------------------------------------------------------------
 _exchange = Exchange(TASK_EXCHANGE, type="topic")

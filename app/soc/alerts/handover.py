@@ -8,6 +8,7 @@ from urllib.parse import urlencode
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import render
 from django.utils import timezone
+from django.utils.dateformat import format as date_format
 from django.utils.dateparse import parse_datetime
 
 from soc.alerts import shifts
@@ -47,11 +48,15 @@ def handover(request: HttpRequest) -> HttpResponse:
 def _offered(now: datetime) -> Sequence[tuple[str, datetime, datetime]]:
     """Return the present and the last shifts of each rota, with who was on call."""
     return [
-        (f"{one.rota}, {span.name}", span.start, span.end)
+        (f"{one.rota}, {span.name}, from {_brief(span.start)}", span.start, span.end)
         for one in plan.read(now)
         for span in [s for s in reversed(one.spans(now - LONGEST, now + DAY))
                      if s.person and s.start <= now][:SHOWN]
     ]  # fmt: skip
+
+
+def _brief(at: datetime) -> str:
+    return date_format(timezone.localtime(at), "D j M H:i")
 
 
 def _asked(request: HttpRequest) -> tuple[datetime, datetime] | None:

@@ -5,7 +5,7 @@ their robots and the counts. Anyone who acknowledges messages does so after it.
 """
 
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from operator import attrgetter, itemgetter
@@ -32,6 +32,7 @@ from soc.events.models import (
 )
 from soc.events.readers import Arrival, registered
 from soc.events.shapes import WindowsEvent
+from soc.events.statements import greatest, insert, least, upsert
 
 REMEMBERED = 10.0
 """Seconds for which robots, sources and settings are remembered."""
@@ -43,7 +44,6 @@ _OF_DATA = {1153, 1264, 1292, 1300, 1366, 1406}
 """MariaDB's errors that lie in a value although mysqlclient calls them operational: a packet too
 large, a value out of range or incorrect, letters that the table cannot hold, a text too long."""
 
-_IGNORE = {"mysql": "INSERT IGNORE", "sqlite": "INSERT OR IGNORE"}
 _COLUMNS = (
     *("digest", "bot_id", "source_id", "record_id", "event_id", "level", "at", "received_at"),
     *("stale", "problem", "raw"),
@@ -321,7 +321,7 @@ def _insert_events(batch: _IngestBatch) -> None:
     rows = sorted(_event_rows(batch), key=itemgetter(_COLUMNS.index("at"), 0))
     if not rows:
         return
-    batch.counts.stored = _insert("events_event", _COLUMNS, rows)
+    batch.counts.stored = insert("events_event", _COLUMNS, rows)
     batch.counts.duplicates = len(rows) - batch.counts.stored
     batch.counts.stale = sum(arrival.stale for arrival in batch.arrivals)
     batch.counts.problems = len(batch.problems)
@@ -344,20 +344,14 @@ def _note_signs_of_life(batch: _IngestBatch) -> None:
     moment = connection.ops.adapt_datetimefield_value
     now = moment(batch.now)
     rows = [(*key, moment(batch.seen[key]), now) for key in sorted(batch.seen)]
-    greatest = "GREATEST" if connection.vendor == "mysql" else "MAX"
-    # Of a time that is unknown both would make an unknown one.
-    times = {
-        name: f"{greatest}(COALESCE({name}, {{new}}), COALESCE({{new}}, {name}))"
-        for name in ("at", "arrived_at")
-    }
-    _upsert("events_botseen", ("bot_id", "kind"), times, rows)
+    times = {name: greatest(name) for name in ("at", "arrived_at")}
+    upsert("events_botseen", ("bot_id", "kind"), times, rows)
 
 
 def _note_delays(batch: _IngestBatch) -> None:
     slot = connection.ops.adapt_datetimefield_value(clocks.slot(batch.now))
     rows = [(bot, slot, seconds) for bot, seconds in sorted(batch.delays.items())]
-    least = "LEAST(seconds, {new})" if connection.vendor == "mysql" else "MIN(seconds, {new})"
-    _upsert("events_botdelay", ("bot_id", "slot"), {"seconds": least}, rows)
+    upsert("events_botdelay", ("bot_id", "slot"), {"seconds": least("seconds")}, rows)
 
 
 def _note_dropped(batch: _IngestBatch) -> None:
@@ -380,43 +374,4 @@ def _count(batch: _IngestBatch, instance: str) -> None:
     minute = batch.now.replace(second=0, microsecond=0)
     row = (connection.ops.adapt_datetimefield_value(minute), instance, *values)
     sums = {name: f"{name} + {{new}}" for name in COUNTS}
-    _upsert("events_ingestcount", ("minute", "instance"), sums, [row])
-
-
-def _insert(table: str, columns: Sequence[str], rows: Sequence[tuple[Any, ...]]) -> int:
-    """Insert rows in one statement; return how many were new."""
-    sql = f"{_IGNORE[connection.vendor]} INTO {table} ({', '.join(columns)}) VALUES "
-    with connection.cursor() as cursor:
-        cursor.execute(sql + _places(rows), _flat(rows))
-        return int(cursor.rowcount)
-
-
-def _upsert(
-    table: str, key: Sequence[str], sums: dict[str, str], rows: Sequence[tuple[Any, ...]]
-) -> None:
-    """Insert rows in one statement; where the key exists, each column becomes its expression.
-
-    ``{new}`` in an expression stands for the new value.
-    """
-    if not rows:
-        return
-    if connection.vendor == "mysql":
-        new, conflict = "VALUES({column})", "ON DUPLICATE KEY UPDATE"
-    else:
-        new, conflict = "excluded.{column}", f"ON CONFLICT ({', '.join(key)}) DO UPDATE SET"
-    updates = ", ".join(
-        f"{column} = {expression.format(new=new.format(column=column))}"
-        for column, expression in sums.items()
-    )
-    sql = f"INSERT INTO {table} ({', '.join((*key, *sums))}) VALUES {_places(rows)} "  # noqa: S608
-    with connection.cursor() as cursor:
-        cursor.execute(f"{sql}{conflict} {updates}", _flat(rows))
-
-
-def _places(rows: Sequence[tuple[Any, ...]]) -> str:
-    row = f"({', '.join(['%s'] * len(rows[0]))})"
-    return ", ".join([row] * len(rows))
-
-
-def _flat(rows: Iterable[tuple[Any, ...]]) -> list[Any]:
-    return [value for row in rows for value in row]
+    upsert("events_ingestcount", ("minute", "instance"), sums, [row])

@@ -12,10 +12,8 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from statistics import median
 
-from django.db import Error, transaction
-from django.db.models import F, Max, Sum, Value
-from django.db.models.expressions import Combinable
-from django.db.models.functions import Coalesce, Least
+from django.db import Error, connection, transaction
+from django.db.models import Max, Sum
 from django.utils import timezone
 
 from soc.common.times import local
@@ -24,6 +22,7 @@ from soc.events.bodies import Malformed
 from soc.events.ingest import Refusal
 from soc.events.models import EventSource, Shipper, ShipperCount, ShipperMessage
 from soc.events.shapes import Part
+from soc.events.statements import least, upsert
 from soc.provision.shippers import EXCHANGE
 
 MOST_KEPT = 20
@@ -69,33 +68,34 @@ class ShipperLog:
         now = timezone.now()
         try:
             with transaction.atomic():
-                for name in sorted(places):
-                    self._note(name, [(parts[p], reasons.get(p)) for p in places[name]], now)
+                _count(
+                    now,
+                    [
+                        (
+                            self._key(name),
+                            [parts[p] for p in found],
+                            sum(p in reasons for p in found),
+                        )
+                        for name, found in sorted(places.items())
+                    ],
+                )
+                for name, found in sorted(places.items()):
+                    came = [(parts[p], reasons.get(p)) for p in found[-MOST_KEPT:]]
+                    self._keep(name, came, now)
         except Error as error:
             self._keys.clear()
             logger.warning("What %s have sent is not noted: %s", ", ".join(sorted(places)), error)
-
-    def _note(self, name: str, came: Sequence[tuple[Part, str | None]], now: datetime) -> None:
-        key = self._key(name)
-        events = [part.event for part, _ in came if not isinstance(part.event, Malformed)]
-        delays = [(now - event.at).total_seconds() for event in events]
-        _count(
-            key,
-            now.replace(second=0, microsecond=0),
-            messages=len(came),
-            refused=sum(reason is not None for _, reason in came),
-            delay=min(delays, default=None),
-        )
-        if time.monotonic() - self._shown_at.get(name, float("-inf")) >= SHOWN_EVERY:
-            self._shown_at[name] = time.monotonic()
-            self._keep(key, came[-MOST_KEPT:], now)
 
     def _key(self, name: str) -> int:
         if name not in self._keys:
             self._keys[name] = Shipper.objects.get_or_create(name=name)[0].pk
         return self._keys[name]
 
-    def _keep(self, key: int, came: Sequence[tuple[Part, str | None]], now: datetime) -> None:
+    def _keep(self, name: str, came: Sequence[tuple[Part, str | None]], now: datetime) -> None:
+        if time.monotonic() - self._shown_at.get(name, float("-inf")) < SHOWN_EVERY:
+            return
+        self._shown_at[name] = time.monotonic()
+        key = self._key(name)
         if time.monotonic() >= self._sources_until:
             allowed = EventSource.objects.filter(allowed=True)
             self._allowed = set(allowed.values_list("provider", "channel"))
@@ -130,18 +130,17 @@ class ShipperLog:
         )
 
 
-def _count(key: int, minute: datetime, *, messages: int, refused: int, delay: float | None) -> None:
-    sums: dict[str, Combinable] = {
-        "messages": F("messages") + messages,
-        "refused": F("refused") + refused,
-    }
-    if delay is not None:
-        # The least of something and nothing is nothing to MariaDB.
-        sums["delay"] = Least(Coalesce(F("delay"), Value(delay)), Value(delay))
-    ShipperCount.objects.bulk_create(
-        [ShipperCount(shipper_id=key, minute=minute)], ignore_conflicts=True
-    )
-    ShipperCount.objects.filter(shipper=key, minute=minute).update(**sums)
+def _count(now: datetime, came: Iterable[tuple[int, Sequence[Part], int]]) -> None:
+    """Count what came from shippers in this minute: their keys, parts and numbers of refusals."""
+    minute = connection.ops.adapt_datetimefield_value(now.replace(second=0, microsecond=0))
+    rows = []
+    for key, parts, refused in came:
+        times = (part.event.at for part in parts if not isinstance(part.event, Malformed))
+        newest = max(times, default=None)
+        delay = (now - newest).total_seconds() if newest else None
+        rows.append((key, minute, len(parts), refused, delay))
+    sums = {name: f"{name} + {{new}}" for name in ("messages", "refused")}
+    upsert("events_shippercount", ("shipper_id", "minute"), {**sums, "delay": least("delay")}, rows)
 
 
 # --- The page -----------------------------------------------------------------------------------

@@ -21,7 +21,7 @@ from unfold.widgets import UnfoldAdminTextareaWidget
 from soc.common.times import local
 from soc.core.admin import ReadOnlyAdmin, preformatted
 from soc.notify import channels, destinations, health, outbox, relay, reports, templates, tickets
-from soc.notify.models import LIFE, OutboundMail, Subscription
+from soc.notify.models import LIFE, Bounce, OutboundMail, Subscription
 from soc.notify.recipients import Recipients
 
 
@@ -99,6 +99,16 @@ class SubscriptionAdmin(ModelAdmin):
             },
         ),
     )
+
+    def changelist_view(
+        self, request: HttpRequest, extra_context: dict[str, Any] | None = None
+    ) -> HttpResponse:
+        """Show the list, and say so when mail to recipients has come back."""
+        if bounced := health.bounced_recipients():
+            text = "; ".join(f"{row.address}, {local(row.at)}: {row.words}" for row in bounced)
+            self.message_user(request, f"Mail came back from {text}", messages.WARNING)
+        page: HttpResponse = super().changelist_view(request, extra_context)
+        return page
 
     @display(description="Recipients")
     def recipient_list(self, subscription: Subscription) -> str:
@@ -190,6 +200,24 @@ class SubscriptionAdmin(ModelAdmin):
         if request.user.has_perm("notify.view_outboundmail"):
             return redirect("admin:notify_outboundmail_change", mail.pk)
         return redirect("admin:notify_subscription_change", subscription.pk)
+
+
+@admin.register(Bounce)
+class BounceAdmin(ReadOnlyAdmin):
+    """Recipients whose mail came back; one whose address works again is deleted by hand."""
+
+    list_display = ("address", "at", "words", "mail")
+    list_fullwidth = True
+    search_fields = ("address", "words")
+
+    def get_queryset(self, request: HttpRequest) -> QuerySet[Bounce]:
+        """Read the mails along, without what is in them."""
+        found: QuerySet[Bounce] = super().get_queryset(request)
+        return found.select_related("mail").defer("mail__text", "mail__html", "mail__csv")
+
+    def has_delete_permission(self, request: HttpRequest, *objects: Any) -> bool:
+        """Deleting a row says that the address has been seen to."""
+        return bool(ModelAdmin.has_delete_permission(self, request, *objects))
 
 
 @admin.register(OutboundMail)

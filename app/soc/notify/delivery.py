@@ -324,6 +324,21 @@ def _mark_sent(mail: OutboundMail, code: int | None) -> None:
         logger.warning("Mail %s went out, but not to all: %s", mail.pk, refused)
 
 
+def take_back(mail: OutboundMail, address: str, words: str) -> None:
+    """Count a recipient of a sent mail as refused; if nobody is left, the fallback gets a copy.
+
+    The caller has locked the mail's row.
+    """
+    mail.delivered = [other for other in mail.delivered if other != address]
+    mail.refused |= {address: words}
+    mail.last_error = _words(mail, mail.refused)
+    if not mail.delivered:
+        mail.state = State.FAILED
+    mail.save(update_fields=["delivered", "refused", "last_error", "state"])
+    if mail.state == State.FAILED:
+        _fall_back(mail, mail.last_error)
+
+
 def _fail(mail: OutboundMail, code: int | None) -> None:
     """Give a mail up that is refused for all; its fallback recipients, if any, get a copy."""
     words = _words(mail, mail.refused) or "It has no recipients."

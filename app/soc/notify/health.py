@@ -6,9 +6,12 @@ from datetime import datetime
 from django.db.models import Count, Q
 
 from soc.notify import channels
-from soc.notify.models import Destination, OutboundMail, Relay, Subscription
+from soc.notify.models import Bounce, Destination, OutboundMail, Relay, Subscription
 
 State = OutboundMail.State
+
+MOST_BOUNCES = 10
+"""Recipients whose mail came back that pages name."""
 
 
 @dataclass(frozen=True)
@@ -53,6 +56,11 @@ def destinations() -> list[tuple[Subscription, Destination | None]]:
 def _held(subscription: Subscription) -> Destination | None:
     row: Destination | None = getattr(subscription, "destination", None)
     return row if row and row.down_since and subscription.enabled else None
+
+
+def bounced_recipients() -> list[Bounce]:
+    """Return some of the recipients whose mail came back, the latest first."""
+    return list(Bounce.objects.all()[:MOST_BOUNCES])
 
 
 def counts(now: datetime, since: datetime) -> MailCounts:

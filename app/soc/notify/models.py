@@ -436,6 +436,23 @@ class OutboundMail(models.Model):
         ]
 
 
+class Bounce(models.Model):
+    """A recipient whose mail came back, until nothing more has come back for a month."""
+
+    address = models.CharField(max_length=254, unique=True)
+    at = models.DateTimeField("last", db_index=True)
+    words = models.CharField("why", max_length=300)
+    mail = models.ForeignKey(OutboundMail, null=True, on_delete=models.SET_NULL)
+
+    retention = Retention("at", days=30)
+
+    class Meta:
+        ordering = ("-at",)
+
+    def __str__(self) -> str:
+        return self.address
+
+
 class Relay(models.Model):
     """What all workers know of the site's one relay: whether it is down, and the pace.
 

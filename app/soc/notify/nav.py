@@ -6,4 +6,5 @@ MENU = Menu(
     "Notify",
     ("Subscriptions", "contact_mail", "notify.subscription"),
     ("Mail", "outgoing_mail", "notify.outboundmail"),
+    ("Bounces", "undo", "notify.bounce"),
 )

@@ -9,7 +9,7 @@ from django.db.models import Q
 from soc.common.panels import Panel, Problem
 from soc.common.text import age, counted
 from soc.notify import health
-from soc.notify.models import Destination, OutboundMail, Subscription
+from soc.notify.models import Bounce, Destination, OutboundMail, Subscription
 
 MOST_UNSENT = 10
 MOST_SENT = 5
@@ -32,6 +32,8 @@ class MailState:
     counts: health.MailCounts
     unsent: Sequence[OutboundMail]
     sent: Sequence[OutboundMail]
+    bounced: Sequence[Bounce]
+    """Recipients whose mail came back."""
 
 
 def read(now: datetime) -> MailState:
@@ -47,6 +49,7 @@ def read(now: datetime) -> MailState:
         counts=health.counts(now, now - COUNTED_FOR),
         unsent=list(mails.filter(Q(state__in=UNSENT) | stuck)[:MOST_UNSENT]),
         sent=list(mails.filter(state=state.SENT)[:MOST_SENT]),
+        bounced=health.bounced_recipients(),
     )
 
 
@@ -64,6 +67,9 @@ def problems(mail: MailState, now: datetime) -> Iterator[Problem]:
     for number, what in ((mail.counts.failed, "refused"), (mail.counts.expired, "expired")):
         if number:
             yield Problem("bad", f"{counted(number, 'mail')} {what} since yesterday.", "mail")
+    if mail.bounced:
+        addresses = ", ".join(row.address for row in mail.bounced)
+        yield Problem("warn", f"Mail comes back from {addresses}, as Bounces says.", "mail")
     stuck = sum(one.state not in UNSENT for one in mail.unsent)
     if stuck and not mail.relay.down_since:
         mails = f"{stuck} or more mails" if stuck == MOST_UNSENT else counted(stuck, "mail")

@@ -4,7 +4,7 @@ import logging
 
 from kombu.exceptions import OperationalError
 
-from soc.notify import delivery
+from soc.notify import bounces, delivery
 from soc.runtime.celery import app
 
 WAKE_UP_EXPIRES = 60
@@ -20,6 +20,16 @@ def send_due_mail() -> int:
         # Another worker, if there is one, takes a share, and wakes the next in its turn.
         wake()
     return delivery.send_due()
+
+
+@app.task
+def collect_bounces() -> int:
+    """Read the mailbox to which mail comes back, and mark the recipients that it names."""
+    marked = bounces.collect()
+    if marked:
+        # Fallback recipients get their copies.
+        wake()
+    return marked
 
 
 def wake() -> None:

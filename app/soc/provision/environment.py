@@ -148,6 +148,9 @@ VARIABLES: tuple[Variable, ...] = (
     Variable("SOC_MAIL_FROM_NAME", _matches(r"[^<>@\x00-\x1f]{1,64}", "a name"), optional=True),
     Variable("SOC_MAIL_TO", _all(mail_address)),
     Variable("SOC_MAIL_PER_MINUTE", count, optional=True),
+    Variable("SOC_BOUNCE_IMAP_HOST", host, optional=True),
+    Variable("SOC_BOUNCE_IMAP_PORT", _port, optional=True),
+    Variable("SOC_BOUNCE_IMAP_USER", _matches(r"\S+", "a user name"), optional=True),
     Variable("SOC_WEBHOOK_HOSTS", _all(webhook_host), optional=True),
     Variable("SOC_WEBHOOK_NETWORKS", _all(_network), optional=True),
     Variable("SOC_SESSION_HOURS", count, optional=True),
@@ -169,6 +172,7 @@ BY_NAME = {variable.name: variable for variable in VARIABLES}
 TOGETHER = (
     ("SOC_OIDC_ISSUER", "SOC_OIDC_CLIENT_ID", "SOC_OIDC_ROLES"),
     ("SOC_SMTP_OAUTH_URL", "SOC_SMTP_OAUTH_CLIENT_ID"),
+    ("SOC_BOUNCE_IMAP_HOST", "SOC_BOUNCE_IMAP_USER"),
 )
 """Optional variables of which a site sets all or none."""
 

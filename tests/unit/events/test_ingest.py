@@ -244,14 +244,14 @@ def test_malformed_messages_are_refused_each_with_its_place(ingest: Ingest) -> N
 def test_a_batch_is_split_until_the_culprit_is_alone(
     ingest: Ingest, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    insert = module._insert
+    insert = module.insert
 
     def refuse(table: str, columns: Sequence[str], rows: Sequence[tuple[Any, ...]]) -> int:
         if any('"poison"' in row[columns.index("raw")] for row in rows):
             raise OperationalError(1366, "Incorrect string value")
         return insert(table, columns, rows)
 
-    monkeypatch.setattr(module, "_insert", refuse)
+    monkeypatch.setattr(module, "insert", refuse)
     messages = [body(of_6(record_number=str(n))) for n in range(50)]
     messages[17] = body(of_6(record_number="17", message="poison"))
     taken = take(ingest, messages)
@@ -272,7 +272,7 @@ def test_trouble_of_the_database_itself_blames_no_message(
         tries.append(1)
         raise OperationalError(code, "away")
 
-    monkeypatch.setattr(module, "_insert", fail)
+    monkeypatch.setattr(module, "insert", fail)
     with pytest.raises(OperationalError):
         take(ingest, [body(of_6(record_number=str(n))) for n in range(10)])
     assert len(tries) == 1

@@ -310,9 +310,9 @@ def test_the_page_is_for_viewers_and_overrides_for_operators(rota: Rota) -> None
     person.groups.add(Group.objects.get(name="Viewers"))
     page = client.get("/oncall/", secure=True).content.decode()
     assert "Eve" in page
-    assert "add an override" not in page
+    assert "Add an override" not in page
     person.groups.add(Group.objects.get(name="Operators"))
-    assert "add an override" in client.get("/oncall/live/", secure=True).content.decode()
+    assert "Add an override" in client.get("/oncall/live/", secure=True).content.decode()
 
 
 def test_the_board_shows_it_and_complains_of_a_gap(rota: Rota, browser: Client) -> None:

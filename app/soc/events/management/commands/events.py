@@ -1,10 +1,14 @@
 """The event stream from the command line: simulated robots, dead letters and shippers."""
 
 import json
+import os
+import subprocess
 import sys
 import time
 from argparse import ArgumentParser, FileType
+from datetime import datetime
 from pathlib import Path
+from tempfile import NamedTemporaryFile
 from typing import Any
 
 from django.conf import settings
@@ -12,8 +16,9 @@ from django.core.management import BaseCommand, CommandError, CommandParser
 from django.db.models import QuerySet
 from django.utils import timezone
 
+import soc
 from soc.common.times import local
-from soc.events import dead, simulation
+from soc.events import dead, replay, simulation
 from soc.events.models import DeadLetter, Shipper
 from soc.events.publisher import STREAM, EventPublisher
 
@@ -35,6 +40,7 @@ class Command(BaseCommand):
         _declare_simulate(does.add_parser("simulate", help="publish what robots would log"))
         letters = does.add_parser("dead", help="dead letters: messages that are no events")
         _declare_dead(letters)
+        _declare_recordings(does)
         _declare_shipper(does.add_parser("shipper", help="note what `make shipper` has done"))
 
     def handle(self, *args: Any, **options: Any) -> None:
@@ -45,6 +51,8 @@ class Command(BaseCommand):
         """
         if options["action"] == "simulate":
             self._simulate(options)
+        elif options["action"] in ("record", "replay"):
+            getattr(self, f"_{options['action']}")(options)
         elif options["action"] == "shipper":
             getattr(self, f"_shipper_{options['what']}")(options)
         else:
@@ -102,6 +110,26 @@ class Command(BaseCommand):
         again = f", {publisher.resent:,} sent again" if publisher.resent else ""
         self.stderr.write(f"{text}{again}, {sent / max(passed, 1):,.1f}/s ", ending="")
         self.stderr.flush()
+
+    # --- Recordings -----------------------------------------------------------------------------
+
+    def _record(self, options: dict[str, Any]) -> None:
+        until = _time(options["until"]) if options["until"] else timezone.now()
+        for line in replay.record(_time(options["since"]), until):
+            self.stdout.write(line)
+
+    def _replay(self, options: dict[str, Any]) -> None:
+        end = [_time(options["as_of"]).isoformat()] if options["as_of"] else []
+        with NamedTemporaryFile("w", encoding="utf-8", suffix=".json") as copied:
+            copied.write(replay.copied())
+            copied.flush()
+            child = subprocess.run(
+                [sys.executable, "-m", "soc.events.dry_run", copied.name, options["file"], *end],
+                env={**os.environ, "PYTHONPATH": str(Path(soc.__file__).parents[1])},
+                check=False,
+            )
+        if child.returncode:
+            raise CommandError("The recording was not replayed.")
 
     # --- Shippers -------------------------------------------------------------------------------
 
@@ -189,6 +217,25 @@ def _declare_simulate(parser: ArgumentParser) -> None:
         "--identity", type=Path, default=logstash,
         help=f"the folder with the certificate of {STREAM.publisher}",
     )  # fmt: skip
+
+
+def _declare_recordings(does: Any) -> None:
+    record = does.add_parser("record", help="print the raw events that are kept, a line each")
+    record.add_argument("--since", required=True, metavar="TIME", help="such as 2026-12-01T08:00")
+    record.add_argument("--until", metavar="TIME", help="now, if it is not given")
+    dry_run = does.add_parser("replay", help="show what a recording would have alerted")
+    dry_run.add_argument("file", help="of `record`, or a message a line; - reads standard input")
+    dry_run.add_argument(
+        "--as-of", metavar="TIME", help="judge until then; else until the recording's last event"
+    )
+
+
+def _time(text: str) -> datetime:
+    try:
+        moment = datetime.fromisoformat(text)
+    except ValueError:
+        raise CommandError(f"Invalid time {text!r}: use such as 2026-12-01T08:00.") from None
+    return moment if moment.tzinfo else timezone.make_aware(moment)
 
 
 def _declare_shipper(parser: ArgumentParser) -> None:
