@@ -84,7 +84,7 @@ class AliasInline(TabularInline):
 class BotAdmin(ModelAdmin):
     """Robots; unknown ones are added as they speak."""
 
-    list_display = ("host", "site", "enabled", "last_seen", "listed_addresses")
+    list_display = ("host", "site", "enabled", "expected_minutes", "last_seen", "listed_addresses")
     list_filter = ("site", "enabled")
     list_select_related = ("site",)
     list_editable = ("site", "enabled")
@@ -92,7 +92,16 @@ class BotAdmin(ModelAdmin):
     search_fields = ("host", "site__name", "notes")
     inlines = (AliasInline, SeenInline)
     actions = ("merge",)
-    fields = ("host", "site", "enabled", "notes", "listed_addresses", "clock", "created_at")
+    fields = (
+        "host",
+        "site",
+        "enabled",
+        "expected_minutes",
+        "notes",
+        "listed_addresses",
+        "clock",
+        "created_at",
+    )
     readonly_fields = ("listed_addresses", "clock", "created_at")
     formfield_overrides = {TextField: {"widget": UnfoldAdminTextareaWidget(attrs={"rows": 3})}}
 

@@ -74,6 +74,16 @@ class Bot(models.Model):
     enabled = models.BooleanField(
         default=True, help_text="The events of a disabled one are stored; nobody is alerted."
     )
+    expected_minutes = models.PositiveIntegerField(
+        "expected every (min)",
+        null=True,
+        blank=True,
+        validators=[MinValueValidator(1), MaxValueValidator(24 * 60)],
+        help_text=(
+            "How often it checks something: it is silent after twice that, also before its first "
+            "event. Empty: the settings' limits hold from its first event on."
+        ),
+    )
     addresses = models.JSONField(default=list, editable=False)
     notes = models.TextField(blank=True)
     created_at = models.DateTimeField(default=timezone.now, editable=False)
@@ -100,6 +110,11 @@ class Bot(models.Model):
             raise ValidationError(
                 {"host": f"This is an alias of the robot {alias.bot}: merge the two instead."}
             )
+
+    @property
+    def interval(self) -> timedelta | None:
+        """How often it is expected to be heard of, if that is known."""
+        return timedelta(minutes=self.expected_minutes) if self.expected_minutes else None
 
 
 class BotAlias(models.Model):

@@ -4,6 +4,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
+from django.db.models import Max
 from django.urls import reverse
 
 from soc.alerts import actions
@@ -14,11 +15,14 @@ from soc.common.times import local
 from soc.core.severity import Severity
 from soc.events import refused
 from soc.events.flow import Flow
-from soc.events.models import BotSeen, later
+from soc.events.models import Bot, BotSeen, later
 
 BOT = "bot"
 SITE = "site"
 """The rules that an application reports its robots' silence under."""
+
+MISSED, LONG_MISSED = 2, 6
+"""Intervals of its own after which a robot's silence is a warning, and critical."""
 
 ANCHOR = "#robot-"
 """What stands before a robot's key in the address of its place on the robots' page."""
@@ -40,6 +44,8 @@ class Robot:
     heard: datetime
     refused: str = ""
     """What of its messages is refused, in words."""
+    interval: timedelta | None = None
+    """How often it is expected, if it has an interval of its own."""
 
 
 @dataclass(frozen=True)
@@ -48,6 +54,12 @@ class Limits:
 
     warning: timedelta
     critical: timedelta | None = None
+
+    def of(self, interval: timedelta | None) -> "Limits":
+        """Return the limits of a robot with an interval of its own, or these without one."""
+        if interval is None:
+            return self
+        return Limits(MISSED * interval, self.critical and LONG_MISSED * interval)
 
     def severity(self, silence: timedelta) -> Severity:
         """Return how bad a silence is."""
@@ -63,15 +75,27 @@ def watched(kind: str, stream: Flow) -> list[Robot]:
     later: with a slow clock it is late and not silent.
     """
     seen = BotSeen.objects.filter(kind=kind, bot__enabled=True).order_by("bot__host")
-    rows = seen.values_list(
-        "bot_id", "bot__host", "bot__site__name", "bot__site_id", "at", "arrived_at"
-    )
     of_bot = {key: one.words for key, one in refused.by_bot().items()}
     return [
-        Robot(key, host, site or "", site_key, heard, of_bot.get(key, ""))
-        for key, host, site, site_key, at, arrived in rows
-        if (heard := later(at, arrived and stream.of_arrival(arrived)))
+        Robot(
+            one.bot_id,
+            one.bot.host,
+            one.bot.site.name if one.bot.site else "",
+            one.bot.site_id,
+            heard,
+            of_bot.get(one.bot_id, ""),
+            one.bot.interval,
+        )
+        for one in seen.select_related("bot__site")
+        if (heard := later(one.at, one.arrived_at and stream.of_arrival(one.arrived_at)))
     ]
+
+
+def reach(longest: timedelta) -> timedelta:
+    """Return how far back the stream must be looked at for limits, and robots' own intervals."""
+    watched = Bot.objects.filter(enabled=True)
+    minutes = watched.aggregate(most=Max("expected_minutes"))["most"] or 0
+    return max(longest, LONG_MISSED * timedelta(minutes=minutes))
 
 
 def of_sites(
@@ -119,7 +143,9 @@ def _site(
         application=application,
         rule=SITE,
         subject=name,
-        severity=limits.severity(silence),
+        severity=min(
+            limits.of(robot.interval).severity(flow.silence(robot.heard)) for robot in robots
+        ),
         observed_at=flow.at or flow.now,
         summary=f"Nothing for {in_words(silence)} from {all_of_them}.",
         facts={"Robots": ", ".join(robot.host for robot in robots), "Last": _last(last)},
@@ -131,6 +157,7 @@ def _site(
 def _robot(
     application: str, robot: Robot, site_heard: datetime, flow: Flow, limits: Limits
 ) -> Condition:
+    limits = limits.of(robot.interval)
     silence = flow.silence(flow.together(robot.heard, site_heard, limits.warning))
     return Condition(
         application=application,

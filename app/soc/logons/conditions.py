@@ -40,7 +40,7 @@ def report(now: datetime) -> int:
     """
     settings = LogonSettings.current()
     flow.forget_the_future(now)
-    stream = flow.read(now, settings.silent_after)
+    stream = flow.read(now, silence.reach(settings.silent_after))
     robots = silence.watched(KIND, stream)
     _retire(robots)
     if stream.at is None or stream.is_silent:

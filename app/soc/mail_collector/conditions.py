@@ -17,7 +17,7 @@ from soc.alerts.conditions import Condition
 from soc.alerts.spans import in_words
 from soc.common.times import local
 from soc.core.severity import Severity
-from soc.events import backlog, clocks, dead, flow, silence
+from soc.events import backlog, clocks, dead, expected, flow, silence
 from soc.events.flow import Flow
 from soc.events.models import Bot
 from soc.events.silence import Limits, Robot
@@ -43,9 +43,8 @@ def report(now: datetime) -> int:
     """
     settings = MailSettings.current()
     flow.forget_the_future(now)
-    stream = flow.read(
-        now, max(settings.bot_critical, settings.server_critical, settings.route_unverified)
-    )
+    longest = max(settings.bot_critical, settings.server_critical, settings.route_unverified)
+    stream = flow.read(now, silence.reach(longest))
     robots = silence.watched(KIND, stream)
     bots = list(Bot.objects.filter(enabled=True).select_related("site"))
     _retire_robots(robots, bots)
@@ -54,6 +53,7 @@ def report(now: datetime) -> int:
         dead.conditions(now),
         backlog.conditions(now),
         clocks.conditions(bots, now),
+        expected.conditions(bots, now),
         (_without_site(bot, now) for bot in bots),
     )
     if stream.at is None or stream.is_silent:
@@ -84,6 +84,7 @@ def _retire_robots(robots: Sequence[Robot], bots: Sequence[Bot]) -> None:
     silence.retire(APPLICATION, silence.SITE, (robot.site for robot in robots))
     silence.retire(APPLICATION, WITHOUT_SITE, (bot.host for bot in bots))
     silence.retire(flow.APPLICATION, clocks.RULE, (bot.host for bot in bots))
+    silence.retire(flow.APPLICATION, expected.RULE, (bot.host for bot in bots if bot.interval))
 
 
 def _retire_places(seen: "SeenMail", bots: Sequence[Bot]) -> None:

@@ -194,3 +194,24 @@ def test_the_limits_are_two_and_six_hours_unless_somebody_sets_others() -> None:
     assert (limits.bot_warning, limits.bot_critical) == (2 * HOUR, 6 * HOUR)
     assert (limits.server_warning, limits.server_critical) == (2 * HOUR, 6 * HOUR)
     assert limits.route_unverified == 6 * HOUR
+
+
+def test_a_robot_that_was_entered_is_missed_before_its_first_event(stream: Stream) -> None:
+    stream.place("north", "a1", "a2")
+    Bot.objects.filter(host="a1").update(expected_minutes=30, created_at=stream.clock.now)
+    stream.run(saying(stream, "other"), minutes=56)
+    assert open_alerts() == []
+    stream.run(saying(stream, "other"), minutes=8)
+    assert open_alerts() == ["events/expected: a1"], "nobody has said that a2 is expected"
+    stream.run(saying(stream, "a1", "other"), minutes=4)
+    assert open_alerts() == []
+
+
+def test_a_robot_has_limits_of_its_own_interval(stream: Stream) -> None:
+    stream.place("north", "a1", "a2")
+    stream.run(saying(stream, "a1", "a2", "other"), minutes=8)
+    Bot.objects.filter(host="a2").update(expected_minutes=30)
+    stream.run(saying(stream, "other"), minutes=32)
+    assert open_alerts() == [f"{BOT}: a1"], "a2 may be silent for an hour, and so the site"
+    stream.run(saying(stream, "other"), minutes=32)
+    assert open_alerts() == [f"{BOT}: a1", f"{SITE}: north"]
