@@ -22,7 +22,7 @@ from soc.alerts.conditions import Condition
 from soc.alerts.models import Alert, EscalationStep, Rule, Silence
 from soc.core.severity import Severity
 from soc.cronjobs.models import CronJob
-from soc.events.models import Bot, Site
+from soc.events.models import Bot, Shipper, Site
 from soc.ldap_probe.models import DirectoryServer
 from soc.notify.models import OutboundMail, Subscription
 from soc.oncall.models import Rota, RotaMember, ShiftOverride
@@ -70,6 +70,8 @@ def sample():
     CronJob.objects.create(name="axe backup", digest="axe")
     Bot.objects.create(host="axe-1", site=Site.objects.create(name="axe"))
     DirectoryServer.objects.create(host="axe.example.org", enabled=False)
+    shipper = Shipper.objects.create(name="axe")
+    shipper.messages.create(at=now, body=b"{" * 500, size=9_000, accepted=False, outcome="refused")
     last = OutboundMail.objects.filter(application="axe").exclude(ticket="").latest("created_at")
     return last.html, last.acknowledge
 
@@ -81,7 +83,7 @@ def clear():
     Silence.objects.filter(comment="axe").delete()
     for model, name in (
         (Subscription, "name"), (Rota, "name"), (CronJob, "name"), (Bot, "host"), (Site, "name"),
-        (DirectoryServer, "host"), (User, "username"),
+        (DirectoryServer, "host"), (User, "username"), (Shipper, "name"),
     ):
         model.objects.filter(**{f"{name}__startswith": "axe"}).delete()
 """

@@ -191,7 +191,7 @@ def test_robots_have_a_page_and_mail_a_matrix(robots: Play, signed_in: Page, sho
     shoot(page, "mail-matrix")
 
 
-@pytest.mark.parametrize("path", ["/robots/", "/mail/"])
+@pytest.mark.parametrize("path", ["/robots/", "/mail/", "/shippers/"])
 def test_the_pages_of_robots_fit_a_phone(
     robots: Play, signed_in: Page, shoot: Shoot, path: str
 ) -> None:
