@@ -104,11 +104,12 @@ def _dead_events() -> Gauge:
     """Return the dead letters of the hosts with the most, and of all others as one."""
     text = "Messages of the event stream that are no events and wait for a person."
     gauge = Gauge("soc_event_dead_letters", text, labels=("host", "reason"))
-    found = refused.hosts()
-    for one in found[:MOST_HOSTS]:
+    found = refused.hosts()[:MOST_HOSTS]
+    for one in found:
         # What stands behind the colon differs from message to message.
         gauge.add_metric((one.host, one.reason.partition(":")[0]), one.messages)
-    gauge.add_metric(("", "other hosts"), sum(one.messages for one in found[MOST_HOSTS:]))
+    others = refused.messages() - sum(one.messages for one in found)
+    gauge.add_metric(("", "other hosts"), max(0, others))
     return gauge
 
 

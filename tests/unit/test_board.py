@@ -465,7 +465,7 @@ def test_the_board_and_the_page_show_an_endpoint_alike(browser: Client, now: dat
 def test_the_number_of_queries_does_not_depend_on_the_rows(
     browser: Client, now: datetime, django_assert_num_queries: Callable[[int], object]
 ) -> None:
-    queries = 24
+    queries = 25
     with django_assert_num_queries(queries):
         browser.get("/board/live/", secure=True)
     for n in range(40):

@@ -161,10 +161,16 @@ def conditions(now: datetime) -> Iterator[Condition]:
     """
     application, rule = RULE
     found = refused.hosts()
-    named = [one for one in found if one.host]
-    stream = _of_stream(found, now, is_many=len(named) > MOST_HOSTS)
+    named = {one.host: one for one in found if one.host}
+    is_many = len(named) > MOST_HOSTS
+    stream = _of_stream(found, now, is_many=is_many)
     yield stream
-    for one in named:
+    alerts = Alert.objects.filter(OPEN, rule__application=application, rule__name=HOST_RULE)
+    known = set(alerts.values_list("subject__name", flat=True))
+    for one in named.values():
+        # Of many names only robots have alerts: anybody can make up the others.
+        if is_many and one.bot is None and one.host not in known:
+            continue
         yield Condition(
             application=application,
             rule=HOST_RULE,
@@ -174,11 +180,9 @@ def conditions(now: datetime) -> Iterator[Condition]:
             summary=f"{one.words} They wait as dead letters.",
             link=PAGE if one.bot is None else silence.page_of(one.bot),
             site=one.site,
-            parent=(rule, stream.subject) if len(named) > MOST_HOSTS else None,
+            parent=(rule, stream.subject) if is_many else None,
         )
-    alerts = Alert.objects.filter(OPEN, rule__application=application, rule__name=HOST_RULE)
-    over = set(alerts.values_list("subject__name", flat=True)) - {one.host for one in named}
-    for host in sorted(over):
+    for host in sorted(known - set(named)):
         yield Condition(application, HOST_RULE, host, Severity.OK, now)
 
 

@@ -4,11 +4,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 
-from django.db.models import Max, Min, Sum
+from django.db.models import Max, Min, QuerySet, Sum
 
 from soc.common.text import counted
 from soc.common.times import local
 from soc.events.models import Bot, BotAlias, DeadLetter
+
+MOST_HOSTS = 500
+"""Hosts that are distinguished."""
 
 
 @dataclass(frozen=True)
@@ -34,12 +37,16 @@ class RefusedHost:
 
 
 def hosts() -> list[RefusedHost]:
-    """Return the hosts whose messages are refused, those with the most first."""
-    waiting = DeadLetter.objects.filter(state=DeadLetter.State.WAITING).order_by()
-    groups = waiting.values_list("host").annotate(
-        messages=Sum("times"), since=Min("first_seen_at"), newest=Max("pk")
+    """Return the hosts whose messages are refused, at most `MOST_HOSTS`, those with the most first.
+
+    Their names come from outside: a shipper may have one of its own for each message.
+    """
+    groups = (
+        _waiting()
+        .values_list("host")
+        .annotate(messages=Sum("times"), since=Min("first_seen_at"), newest=Max("pk"))
     )
-    found = list(groups)
+    found = list(groups.order_by("-messages", "host")[:MOST_HOSTS])
     bots = _bots([host for host, *_ in found])
     merged: dict[str, tuple[int, datetime, int]] = {}
     for host, messages, since, newest in found:
@@ -57,9 +64,18 @@ def hosts() -> list[RefusedHost]:
     ]
 
 
+def messages() -> int:
+    """Return how many messages of any host are refused."""
+    return _waiting().aggregate(n=Sum("times"))["n"] or 0
+
+
 def by_bot() -> Mapping[int, RefusedHost]:
     """Return what is refused of each robot by the robots' keys."""
     return {one.bot: one for one in hosts() if one.bot is not None}
+
+
+def _waiting() -> QuerySet[DeadLetter]:
+    return DeadLetter.objects.filter(state=DeadLetter.State.WAITING).order_by()
 
 
 def _refused(

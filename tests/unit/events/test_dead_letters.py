@@ -17,8 +17,8 @@ from soc.alerts import engine
 from soc.alerts.conditions import Condition
 from soc.alerts.models import OPEN, Alert
 from soc.core.severity import Severity
-from soc.events import dead, tasks
-from soc.events.models import BacklogAction, DeadLetter, Event, EventSource, StreamSettings
+from soc.events import dead, refused, tasks
+from soc.events.models import BacklogAction, Bot, DeadLetter, Event, EventSource, StreamSettings
 from winlogbeat import body, event, of_6
 
 State = DeadLetter.State
@@ -96,10 +96,26 @@ def test_dead_letters_that_name_no_host_are_the_streams() -> None:
 @pytest.mark.django_db
 def test_many_hosts_at_once_are_one_alert(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(dead, "MOST_HOSTS", 2)
-    of_hosts("a", "b", "c")
+    Bot.objects.create(host="robot")
+    of_hosts("a")
+    engine.report(list(dead.conditions(timezone.now())))
+    of_hosts("robot", "b", "c")
     engine.report(list(dead.conditions(timezone.now())))
     states = dict(Alert.objects.filter(OPEN).values_list("subject__name", "state"))
-    assert states == {"event stream": "firing", **dict.fromkeys("abc", "suppressed")}
+    assert states.pop("event stream") == "firing"
+    # What is made up has no alert of its own: it would have a row for each name.
+    assert states == {"a": "firing", "robot": "suppressed"}
+
+
+@pytest.mark.django_db
+def test_of_more_hosts_than_are_distinguished_all_are_counted(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(refused, "MOST_HOSTS", 2)
+    of_hosts("a", "b", "b", "c")
+    of_hosts("b")
+    assert [(one.host, one.messages) for one in refused.hosts()] == [("b", 3), ("a", 1)]
+    assert refused.messages() == 5
 
 
 @pytest.mark.django_db
