@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 from cryptography import x509
-from imap_tools import MailboxLoginError
+from imapclient.exceptions import LoginError
 
 import real_relays
 from harness import new_name, run, wait_until_equal
@@ -122,5 +122,5 @@ def test_what_comes_back_marks_its_recipient_and_an_automatic_reply_does_not(
     copy = OutboundMail.objects.get(fallback_of=one)
     assert (copy.state, copy.delivered) == ("sent", ["here@health.internal"])
     (settings.IDENTITY / "imap_password").write_text("another")
-    with pytest.raises(MailboxLoginError):
+    with pytest.raises(LoginError):
         bounces.collect()

@@ -131,7 +131,7 @@ def _remark(alert: Alert, event: AlertEvent, outcomes: Sequence[Outcome]) -> str
         case Kind.PENDING:
             needed, window = alert.rule.needed, alert.rule.window
             return f"Nobody is notified yet: {needed} bad of {window} reports are needed."
-        case Kind.WORSE | Kind.LAPSED if event.after != State.FIRING:
+        case Kind.WORSE | Kind.LAPSED | Kind.STEADY if event.after != State.FIRING:
             return f"Nobody is notified: it is {State(event.after).label.lower()}."
         case Kind.FLAPPING:
             return "No further message until it is stable."

@@ -8,14 +8,14 @@ import logging
 import ssl
 from collections.abc import Iterator
 from dataclasses import dataclass
-from email import message_from_string
+from email import message_from_bytes
 from email.message import Message
 from email.utils import unquote
 
 from django.conf import settings
 from django.db import transaction
 from django.utils import timezone
-from imap_tools import AND, BaseMailBox, MailBox, MailMessageFlags
+from imapclient import SEEN, IMAPClient
 
 from soc.notify import delivery
 from soc.notify.addresses import as_ascii
@@ -53,30 +53,31 @@ def collect() -> int:
     A message is marked as read when what it says is stored. Without a mailbox nothing is read.
 
     Raises:
-        MailboxLoginError, OSError: the mailbox cannot be opened.
+        IMAPClientError, OSError: the mailbox cannot be opened or read.
     """
     if not settings.BOUNCE_IMAP_HOST:
         return 0
     context = ssl.create_default_context()
     context.load_verify_locations(settings.IDENTITY / "ca.pem")
-    server = MailBox(
+    with IMAPClient(
         settings.BOUNCE_IMAP_HOST, settings.BOUNCE_IMAP_PORT, timeout=TIMEOUT, ssl_context=context
-    )
-    with server.login(settings.BOUNCE_IMAP_USER, secret("imap_password")) as mailbox:
+    ) as mailbox:
+        mailbox.login(settings.BOUNCE_IMAP_USER, secret("imap_password"))
+        mailbox.select_folder("INBOX")
         return _collect(mailbox)
 
 
-def _collect(mailbox: BaseMailBox) -> int:
+def _collect(mailbox: IMAPClient) -> int:
     count = 0
-    unread = AND(seen=False, size_lt=LARGEST)
-    for message in mailbox.fetch(unread, limit=MOST, mark_seen=False, bulk=False):
-        marked = note(message.obj)
+    for key in mailbox.search(["UNSEEN", "SMALLER", LARGEST])[:MOST]:
+        found = mailbox.fetch([key], ["BODY.PEEK[]"]).get(key)
+        # Another reader of the mailbox may have taken it away.
+        marked = note(message_from_bytes(found[b"BODY[]"])) if found else 0
         if marked is None:
             # A worker has the mail in hand: the next run reads it again.
             continue
         count += marked
-        if message.uid:
-            mailbox.flag(message.uid, MailMessageFlags.SEEN, True)
+        mailbox.add_flags([key], [SEEN])
     return count
 
 
@@ -137,7 +138,7 @@ def _returned_id(message: Message) -> str:
         if part.get_content_type() == "text/rfc822-headers":
             octets = part.get_payload(decode=True)
             if isinstance(octets, bytes):
-                returned = message_from_string(octets.decode("latin-1"))
+                returned = message_from_bytes(octets)
         elif part.get_content_type() == "message/rfc822" and part.is_multipart():
             returned = part.get_payload(0)  # type: ignore[assignment]  # the only one it has
         if returned is not None:

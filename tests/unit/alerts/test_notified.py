@@ -146,6 +146,20 @@ def test_acknowledging_flapping_and_getting_better_say_why_nothing_follows(
     ]
 
 
+def test_an_acknowledged_alert_that_is_stable_again_says_why_nobody_is_notified(
+    rule: Rule, report: Report, clock: Clock
+) -> None:
+    subscribe("ops")
+    for severity in ("critical", "ok", "critical", "ok", "critical"):
+        report(severity)
+    actions.acknowledge(Alert.objects.filter(state="flapping"), "jo")
+    clock.move(minutes=40)
+    report("critical")
+    kind, outcomes, remark = timeline(Alert.objects.get(resolved_at=None))[-1]
+    assert (kind, outcomes) == ("steady", [])
+    assert remark == "Nobody is notified: it is acknowledged."
+
+
 def test_the_end_is_for_those_who_were_notified(rule: Rule, report: Report, clock: Clock) -> None:
     subscribe("ops")
     subscribe("criticals", minimum_severity=Severity.CRITICAL)
