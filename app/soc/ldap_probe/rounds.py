@@ -175,22 +175,48 @@ def record(servers: Sequence[DirectoryServer], findings: Mapping[int, Finding | 
         watched = DirectoryServer.objects.filter(
             pk__in=[server.pk for server in servers], enabled=True
         )
-        keys = set(watched.select_for_update().order_by("pk").values_list("pk", flat=True))
+        rows = {row.pk: row for row in watched.select_for_update().order_by("pk")}
         found = {key: finding for key, finding in findings.items() if finding is not None}
-        watched.filter(pk__in=keys - findings.keys()).update(next_probe_at=now)
-        watched.filter(pk__in=keys & findings.keys() - found.keys()).update(
+        present = [
+            _as_it_is_now(rows[asked.pk], asked)
+            for asked in servers
+            if asked.pk in found and asked.pk in rows and _same_question(rows[asked.pk], asked)
+        ]
+        answered = {server.pk for server in present}
+        # One that was edited is asked again: what was found is about another question.
+        again = {key for key in rows if key not in findings or key in found} - answered
+        watched.filter(pk__in=again).update(next_probe_at=now)
+        watched.filter(pk__in=rows.keys() & findings.keys() - found.keys()).update(
             next_probe_at=now + RETRY
         )
-        # Copies: a transaction that begins again begins with the servers as they were.
-        present = [copy(server) for server in servers if server.pk in keys & found.keys()]
         results = [_take(server, found[server.pk], now) for server in present]
         _compare(present, found, now)
         for server, result in zip(present, results, strict=True):
             result.lag = server.lag
-        used = credentials.note(present, found, now)
+        # Refused binds count in the directory, whatever has become of the servers here.
+        others = [copy(asked) for asked in servers if asked.pk in found.keys() - answered]
+        used = credentials.note([*present, *others], found, now)
         DirectoryServer.objects.bulk_update(present, _STATE_FIELDS)
         ProbeResult.objects.bulk_create(results)
         return conditions.report(present, results, found, credentials=used, at=now)
+
+
+_QUESTION = (
+    *("host", "port", "security", "authority_id", "certificate_name", "base", "filter"),
+    *("credential_id", "group"),
+)
+
+
+def _same_question(row: DirectoryServer, asked: DirectoryServer) -> bool:
+    return all(getattr(row, name) == getattr(asked, name) for name in _QUESTION)
+
+
+def _as_it_is_now(row: DirectoryServer, asked: DirectoryServer) -> DirectoryServer:
+    """Return the row with what the round has read for it: the credential as it was used."""
+    row.credential = asked.credential
+    if row.profile_id == asked.profile_id:
+        row.profile = asked.profile
+    return row
 
 
 def _take(server: DirectoryServer, finding: Finding, now: datetime) -> ProbeResult:
@@ -207,7 +233,8 @@ def _take(server: DirectoryServer, finding: Finding, now: datetime) -> ProbeResu
     server.failures = 0 if answered else server.failures + 1
     server.probed_at = now
     server.recent = [*server.recent[1 - POINTS :], round(finding.total, 1) if answered else None]
-    server.next_probe_at = server.slot_after(now)
+    # A claim ends later: one that is due by now was asked for (Probe now) during the round.
+    server.next_probe_at = now if server.next_probe_at <= now else server.slot_after(now)
     if server.failures == 1:
         server.next_probe_at = min(server.next_probe_at, now + RETRY)
     spent = finding.milliseconds

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+from collections.abc import Callable
 from datetime import timedelta
 from typing import Any
 
@@ -14,14 +16,18 @@ from answering import (
     another_round,
     credential,
     fine,
+    make_due,
+    refusing,
     server,
 )
+from django.db import OperationalError
 from django.utils import timezone
 
 from mailing import Clock
 from soc.alerts.models import OPEN, Alert
+from soc.common import deadlocks
 from soc.core.severity import Severity
-from soc.ldap_probe import rounds, turns
+from soc.ldap_probe import credentials, rounds, turns
 from soc.ldap_probe.diagnostics import Outcome, Phase
 from soc.ldap_probe.models import DirectoryServer, ProbeResult, Profile, State
 from soc.ldap_probe.probe import DirectoryTarget, Finding
@@ -167,14 +173,89 @@ def test_what_was_disabled_or_deleted_meanwhile_is_left_alone(directory: Directo
     assert list(ProbeResult.objects.values_list("server", flat=True)) == [kept.pk]
 
 
-def test_a_transaction_that_begins_again_counts_a_failure_once(directory: Directory) -> None:
+@pytest.mark.django_db(transaction=True)
+def test_a_transaction_that_begins_again_counts_a_failure_once(
+    directory: Directory, monkeypatch: pytest.MonkeyPatch
+) -> None:
     one = server("dc1")
     directory.says["dc1"] = DOWN
+    report, calls = rounds.conditions.report, itertools.count()
+
+    def deadlocked_once(*args: Any, **kwargs: Any) -> int:
+        if next(calls) == 0:
+            raise OperationalError(deadlocks.DEADLOCK, "Deadlock found")
+        return report(*args, **kwargs)
+
+    monkeypatch.setattr(rounds.conditions, "report", deadlocked_once)
+    another_round()
+    assert (next(calls), reloaded(one).failures, reloaded(one).recent) == (2, 1, [None])
+
+
+def during_a_round(edit: Callable[[], object]) -> None:
+    """Claim and probe, then edit, then record what was found before the edit."""
+    make_due()
     claimed = rounds.claim(timezone.now())
     findings = rounds.probe_all(claimed)
+    edit()
     rounds.record(claimed, findings)
-    rounds.record(claimed, findings)
-    assert (reloaded(one).failures, reloaded(one).recent) == (1, [None])
+
+
+@pytest.mark.parametrize(
+    "edit",
+    [
+        {"host": "dc2"}, {"port": 389}, {"security": "plain"}, {"certificate_name": "dc2"},
+        {"base": "dc=corp"}, {"filter": "(cn=a)"}, {"group": "all"}, {"credential": None},
+    ],
+    ids=lambda edit: next(iter(edit)),
+)  # fmt: skip
+def test_what_was_found_before_an_edit_is_dropped_and_asked_again(
+    directory: Directory, clock: Clock, edit: dict[str, Any]
+) -> None:
+    """Its alert would be that of the server as it was, which nothing closes any more."""
+    one = server("dc1", credential=credential())
+    directory.says["dc1"] = DOWN
+    another_round()
+    clock.now += timedelta(minutes=5)
+
+    def change() -> None:
+        edited = reloaded(one)
+        for name, value in edit.items():
+            setattr(edited, name, value)
+        edited.save()
+
+    during_a_round(change)
+    assert (firing(), ProbeResult.objects.count()) == ({}, 1)
+    assert reloaded(one).next_probe_at == clock.now
+
+
+def test_a_refusal_counts_at_its_credential_whatever_becomes_of_the_server(
+    directory: Directory,
+) -> None:
+    reader, edited = credential(), server("dc1")
+    for one in (edited, server("dc2")):
+        DirectoryServer.objects.filter(pk=one.pk).update(credential=reader)
+    directory.says = {"dc1": refusing}
+    during_a_round(lambda: DirectoryServer.objects.filter(pk=edited.pk).update(enabled=False))
+    reader.refresh_from_db()
+    assert (reader.refusals, reader.used_until) == (1, None)
+
+
+def test_try_now_in_a_round_is_not_overwritten_by_its_end(
+    directory: Directory, clock: Clock
+) -> None:
+    reader = credential()
+    for n in range(2):
+        server(f"dc{n}", credential=reader)
+        directory.says[f"dc{n}"] = refusing
+    for _ in range(3):
+        another_round()
+        clock.now += timedelta(minutes=5)
+    directory.binds()
+    during_a_round(lambda: credentials.try_now([reader.pk]))
+    assert directory.binds() == []
+    assert set(DirectoryServer.objects.values_list("next_probe_at", flat=True)) == {clock.now}
+    rounds.run()
+    assert len(directory.binds()) == 1
 
 
 def test_disabling_a_server_closes_its_alerts(directory: Directory) -> None:
