@@ -10,6 +10,7 @@ from playwright.sync_api import BrowserContext, Page
 from harness import REPOSITORY, Stack, missing
 
 Shoot = Callable[[Page, str], None]
+Sample = tuple[dict[str, str], str]
 
 AXE = REPOSITORY / "tests" / "lint" / "node_modules" / "axe-core" / "axe.min.js"
 
@@ -17,13 +18,14 @@ SAMPLE = """
 from datetime import timedelta
 from django.contrib.auth.models import User
 from django.utils import timezone
-from soc.alerts import actions, engine
+from soc.alerts import actions, engine, shifts
 from soc.alerts.conditions import Condition
 from soc.alerts.models import Alert, EscalationStep, Rule, Silence
 from soc.core.severity import Severity
 from soc.cronjobs.models import CronJob
 from soc.events.models import Bot, Shipper, Site
 from soc.ldap_probe.models import DirectoryServer
+from soc.notify import digest, templates
 from soc.notify.models import OutboundMail, Subscription
 from soc.oncall.models import Rota, RotaMember, ShiftOverride
 
@@ -72,8 +74,14 @@ def sample():
     DirectoryServer.objects.create(host="axe.example.org", enabled=False)
     shipper = Shipper.objects.create(name="axe")
     shipper.messages.create(at=now, body=b"{" * 500, size=9_000, accepted=False, outcome="refused")
-    last = OutboundMail.objects.filter(application="axe").exclude(ticket="").latest("created_at")
-    return last.html, last.acknowledge
+    mails = OutboundMail.objects.filter(application="axe").order_by("created_at")
+    last = mails.exclude(ticket="").last()
+    shift = templates.cleaned(shifts.notice(shifts.read(now - timedelta(days=1), now)))
+    return {
+        "notice": last.html,
+        "digest": digest.render(mail, list(mails)).html,
+        "handover": templates.render(shift, site="axe").html,
+    }, last.acknowledge
 
 
 def clear():
@@ -91,7 +99,7 @@ def clear():
 _RUN = """async () => {
   const found = await axe.run(document, {resultTypes: ["violations"], preload: false});
   return found.violations.flatMap(rule => rule.nodes.map(
-    node => `${rule.id}: ${node.target.join(" ")} ${node.html.slice(0, 120)}`
+    node => [rule.id, ...node.target, node.html.slice(0, 120), node.any[0]?.message].join(" ")
   ));
 }"""
 
@@ -114,10 +122,10 @@ def _axe() -> None:
 
 
 @pytest.fixture
-def sample(stack: Stack) -> Iterator[tuple[str, str]]:
-    """One of each thing that has a page; yields a mail's HTML and its link that acknowledges."""
-    html, address = stack.data(f"{SAMPLE}\nanswer = sample()")
-    yield html, address
+def sample(stack: Stack) -> Iterator[Sample]:
+    """One of each thing that has a page; yields mails' HTML, and a link that acknowledges."""
+    mails, address = stack.data(f"{SAMPLE}\nanswer = sample()")
+    yield mails, address
     stack.python("web", f"{SAMPLE}\nclear()")
 
 
@@ -166,27 +174,26 @@ def pages(page: Page, within: re.Pattern[str]) -> Iterator[str]:
         pytest.param(re.compile("/"), marks=pytest.mark.drill, id="with all of the admin"),
     ],
 )
-def test_every_page_is_accessible(
-    signed_in: Page, sample: tuple[str, str], within: re.Pattern[str]
-) -> None:
+def test_every_page_is_accessible(signed_in: Page, sample: Sample, within: re.Pattern[str]) -> None:
     checked = {address: violations(signed_in) for address in pages(signed_in, within)}
     assert len(checked) > 20
     assert {address: wrong for address, wrong in checked.items() if wrong} == {}
 
 
-def test_a_mail_and_what_needs_no_sign_in_are_accessible(
-    context: BrowserContext, sample: tuple[str, str], shoot: Shoot
+def test_mails_and_what_needs_no_sign_in_are_accessible(
+    context: BrowserContext, sample: Sample, shoot: Shoot
 ) -> None:
-    html, acknowledge = sample
+    mails, acknowledge = sample
     for scheme in ("light", "dark"):
         page = context.new_page()
         page.emulate_media(color_scheme=scheme)
         # Before any page of the site, whose policy would hold for it.
         page.set_viewport_size({"width": 600, "height": 900})
-        page.set_content(html)
-        assert violations(page) == []
-        assert page.evaluate("document.documentElement.scrollWidth") <= 600
-        shoot(page, f"mail-{scheme}")
+        for name, html in mails.items():
+            page.set_content(html)
+            assert violations(page) == [], name
+            assert page.evaluate("document.documentElement.scrollWidth") <= 600
+            shoot(page, f"mail-{name}-{scheme}")
         for address in ("/sign-in/", urlsplit(acknowledge).path):
             page.goto(address)
             assert violations(page) == [], address
