@@ -2,16 +2,16 @@
 
 from datetime import datetime, timedelta
 from typing import Any
-from zoneinfo import ZoneInfo, available_timezones
+from zoneinfo import ZoneInfo
 
 from django.conf import settings
 from django.core.exceptions import ValidationError
 from django.core.validators import MaxValueValidator, MinValueValidator
 from django.db import models
-from django.db.backends.base.base import BaseDatabaseWrapper
 from django.utils import timezone
 
 from soc.core.models import Retention
+from soc.events.fields import DigestField, validate_zone
 
 LONGEST_HOST = 255
 LONGEST_SOURCE = 255
@@ -20,25 +20,6 @@ LONGEST_SOURCE = 255
 LONGEST_PROBLEM = 300
 LONGEST_KIND = 30
 LONGEST_PATH = 200
-
-
-def validate_zone(name: str) -> None:
-    """Refuse what is no time zone.
-
-    Raises:
-        ValidationError: the time-zone database does not know the name.
-    """
-    if name not in available_timezones():
-        raise ValidationError(f"There is no time zone {name!r}.")
-
-
-class DigestField(models.BinaryField):
-    """Sixteen bytes that tell an event from all others; unlike a blob they can be unique."""
-
-    def db_type(self, connection: BaseDatabaseWrapper) -> str:
-        """Return a type of fixed length where the database has one."""
-        kept = "binary(16)" if connection.vendor == "mysql" else super().db_type(connection)
-        return kept or ""
 
 
 class Site(models.Model):

@@ -10,7 +10,8 @@ from django.utils import timezone
 
 from soc.common.times import validate_times  # noqa: F401 # for a landed migration only
 from soc.core.models import Retention
-from soc.events.models import Bot, Derived, DigestField
+from soc.events.fields import DigestField
+from soc.events.models import Bot, Derived
 from soc.mail_collector import mailboxes, messages
 
 LONGEST_DOMAIN = 253
