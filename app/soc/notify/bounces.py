@@ -6,6 +6,7 @@ mail by its Message-ID, in what they return of it (RFC 6522, 3), and each recipi
 
 import logging
 import ssl
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from email import message_from_bytes
@@ -23,8 +24,11 @@ from soc.notify.models import Bounce, OutboundMail
 from soc.notify.templates import line
 from soc.provision.identity import secret
 
-TIMEOUT = 15.0
-"""Seconds that the mailbox's server may take over one answer."""
+TIMEOUT = 5.0
+"""Seconds that the mailbox's server may take over one answer: mail waits for as long."""
+
+PATIENCE = 15.0
+"""Seconds after which a run reads no more messages; the next one goes on."""
 
 MOST = 50
 """Messages that one run reads."""
@@ -68,8 +72,10 @@ def collect() -> int:
 
 
 def _collect(mailbox: IMAPClient) -> int:
-    count = 0
+    count, end = 0, time.monotonic() + PATIENCE
     for key in mailbox.search(["UNSEEN", "SMALLER", LARGEST])[:MOST]:
+        if time.monotonic() > end:
+            break
         found = mailbox.fetch([key], ["BODY.PEEK[]"]).get(key)
         # Another reader of the mailbox may have taken it away.
         marked = note(message_from_bytes(found[b"BODY[]"])) if found else 0

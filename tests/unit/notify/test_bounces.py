@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import socket
 from email import message_from_string
+from pathlib import Path
+from typing import Any
 
 import pytest
 from django.test import Client
 
+from pki import issue
 from soc.notify import bounces
 from soc.notify.models import Bounce, OutboundMail, Subscription
 from soc.notify.panels import problems, read
@@ -181,6 +185,58 @@ def test_the_board_and_the_subscriptions_name_who_is_marked(
     page = browser.get("/admin/notify/subscription/", secure=True).content.decode()
     assert "Mail came back from Gone@other.internal" in page
     assert "user unknown" in browser.get("/admin/notify/bounce/", secure=True).content.decode()
+
+
+class Mailbox:
+    """A mailbox with the same message under several numbers."""
+
+    def __init__(self, octets: bytes, number: int) -> None:
+        self.unread = dict.fromkeys(range(1, number + 1), octets)
+        self.seen: list[int] = []
+
+    def search(self, _: object) -> list[int]:
+        return [key for key in self.unread if key not in self.seen]
+
+    def fetch(self, keys: list[int], _: object) -> dict[int, dict[bytes, bytes]]:
+        return {key: {b"BODY[]": self.unread[key]} for key in keys if key != 2}
+
+    def add_flags(self, keys: list[int], _: object) -> None:
+        self.seen += keys
+
+
+def test_a_run_reads_a_bounded_number_and_what_another_reader_took_stops_nothing(
+    mail: OutboundMail, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    mailbox = Mailbox(REPORT.encode(), 80)
+    assert bounces._collect(mailbox) == 0
+    assert mailbox.seen == list(range(1, bounces.MOST + 1))
+    monkeypatch.setattr(bounces, "PATIENCE", -1)
+    bounces._collect(mailbox)
+    assert len(mailbox.seen) == bounces.MOST, "a run that takes too long ends"
+
+
+def test_what_is_not_settled_is_read_again(mail: OutboundMail) -> None:
+    OutboundMail.objects.update(state="sending", next_try_at=mail.created_at)
+    text = REPORT.format(
+        kind="delivery-status", returned="text/rfc822-headers", message_id=mail.message_id,
+        blocks=block(),
+    )  # fmt: skip
+    mailbox = Mailbox(text.encode(), 1)
+    assert (bounces._collect(mailbox), mailbox.seen) == (0, [])
+    OutboundMail.objects.update(state="sent", next_try_at=None)
+    assert (bounces._collect(mailbox), mailbox.seen) == (1, [1])
+
+
+def test_a_mailbox_that_says_nothing_is_given_up(
+    settings: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(bounces, "TIMEOUT", 0.2)
+    (tmp_path / "ca.pem").write_bytes(issue("site", ca=True).cert_pem)
+    settings.IDENTITY = tmp_path
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        settings.BOUNCE_IMAP_HOST, settings.BOUNCE_IMAP_PORT = silent.getsockname()
+        with pytest.raises(TimeoutError):
+            bounces.collect()
 
 
 def test_without_a_mailbox_nothing_is_read() -> None:
