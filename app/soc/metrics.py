@@ -127,6 +127,9 @@ def _beats(now: datetime) -> Iterator[Gauge]:
     yield Gauge("soc_beat_leader", text, value=leader is not None)
     text = "Age of the oldest run that is due, or 0, as the active beat reports; NaN without one."
     yield Gauge("soc_beat_lag_seconds", text, value=leader.lag if leader else math.nan)
+    text = "Whether the broker takes no messages, as the active beat reports; NaN without one."
+    blocked = leader.blocked_since is not None if leader else math.nan
+    yield Gauge("soc_broker_blocked", text, value=blocked)
 
 
 def _mails(now: datetime) -> Iterator[Gauge]:

@@ -91,6 +91,21 @@ def test_sigterm_ends_a_service_in_time(stack: Stack, services: tuple[str, ...])
     wait_for_consumers(stack)
 
 
+def test_an_alarm_of_the_broker_is_named_as_the_cause(stack: Stack) -> None:
+    """RabbitMQ documentation, "Memory and Disk Alarms": whoever publishes is blocked."""
+    limit = ("rabbitmqctl", "-q", "set_vm_memory_high_watermark")
+
+    def named() -> bool:
+        return "!! RabbitMQ has taken no messages" in stack.make("status", check=False)
+
+    stack.exec("rabbitmq", *limit, "absolute", "1MB")
+    try:
+        wait_for("the alarm to be named", named)
+    finally:
+        stack.exec("rabbitmq", *limit, "0.6")
+    wait_for("its end", lambda: not named())
+
+
 def test_a_restart_of_the_database_fails_no_task(stack: Stack) -> None:
     """Workers keep their connections between tasks, and these die with the server."""
     counts = """

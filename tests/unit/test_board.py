@@ -324,6 +324,15 @@ def test_beats_without_a_leader_and_a_late_leader_are_trouble(now: datetime) -> 
     assert sentences(now) == ["Beat starts its schedules 31 s late."]
 
 
+@pytest.mark.usefixtures("well")
+def test_a_broker_that_takes_nothing_is_named_before_what_follows_from_it(now: datetime) -> None:
+    beat("only", now, leader=True, lag=90, blocked_since=now - timedelta(seconds=90))
+    first, *others = sentences(now)
+    assert first.startswith("RabbitMQ has taken no messages for 90 s")
+    assert "disk or memory alarm" in first
+    assert others == ["Beat starts its schedules 90 s late."]
+
+
 # --- Next runs ----------------------------------------------------------------------------------
 
 
@@ -465,7 +474,7 @@ def test_the_board_and_the_page_show_an_endpoint_alike(browser: Client, now: dat
 def test_the_number_of_queries_does_not_depend_on_the_rows(
     browser: Client, now: datetime, django_assert_num_queries: Callable[[int], object]
 ) -> None:
-    queries = 25
+    queries = 26
     with django_assert_num_queries(queries):
         browser.get("/board/live/", secure=True)
     for n in range(40):

@@ -84,6 +84,9 @@ class Instance(models.Model):
     lag = models.FloatField(help_text="age of the oldest due run in seconds, 0 without one")
     schedules = models.PositiveIntegerField(help_text="enabled schedules loaded")
     published = models.PositiveBigIntegerField(help_text="runs published since the start")
+    blocked_since = models.DateTimeField(
+        null=True, help_text="since when the broker has taken no messages, if it takes none"
+    )
     lost = models.PositiveBigIntegerField(
         help_text="runs since the start that the broker did not confirm and that are not repeated"
     )

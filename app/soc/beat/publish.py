@@ -8,11 +8,13 @@ import time
 import uuid
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future
+from datetime import datetime
 from functools import partial
 from typing import Any, NamedTuple
 
 import amqp
 import celery
+from django.utils import timezone
 from kombu import Connection, Producer
 from kombu.common import maybe_declare
 from kombu.exceptions import OperationalError
@@ -59,7 +61,9 @@ class Publisher:
 
     On AMQP messages are sent one after the other and the broker's confirms are read when they
     have come. Other transports have published when their call returns. ``connects`` is false at
-    the end, when a new connection is not worth the wait.
+    the end, when a new connection is not worth the wait. ``blocked_since`` is the time since when
+    the broker has taken no messages (RabbitMQ documentation, "Blocked Connection Notifications"):
+    one of its alarms, of memory or disk, is on.
     """
 
     def __init__(self, app: celery.Celery, timeout: float, prebuilt: bool | None) -> None:
@@ -72,7 +76,7 @@ class Publisher:
         self._wire: amqp.Connection | None = None
         self._channel: Any = None
         self._producer: Any = None
-        self._blocked = False
+        self.blocked_since: datetime | None = None
         self._tag = 0
         self._unconfirmed: dict[int, tuple[Run, str, float]] = {}
         self._returned: dict[str, str] = {}
@@ -102,7 +106,7 @@ class Publisher:
             # A broker that went away has said so: nothing must be sent into the void.
             self._read(0)
         if self._connection is not None:
-            return not self._blocked
+            return self.blocked_since is None
         if self._attempt is None:
             if not self.connects or time.monotonic() < self._retry_at:
                 return False
@@ -260,7 +264,7 @@ class Publisher:
         self._returned.clear()
         self._frames.clear()
         self._tag = 0
-        self._blocked = False
+        self.blocked_since = None
         connection, self._connection = self._connection, None
         wire, self._wire = self._wire, None
         self._channel = self._producer = None
@@ -332,7 +336,7 @@ class Publisher:
             self._heartbeat_at = now + HEARTBEAT_EVERY
             connection.heartbeat_tick()
         oldest = next(iter(self._unconfirmed.values()), None)
-        if oldest and now - oldest[2] > CONFIRM_WITHIN and not self._blocked:
+        if oldest and now - oldest[2] > CONFIRM_WITHIN and self.blocked_since is None:
             self._lose(f"no confirm for {CONFIRM_WITHIN} s")
 
     def _take(self, tag: int, multiple: bool) -> Iterator[tuple[Run, str]]:
@@ -355,7 +359,7 @@ class Publisher:
         self._returned[task_id] = f"no queue takes it: {error} ({exchange!r}, {key!r})"
 
     def _set_blocked(self, blocked: bool, reason: str = "") -> None:
-        self._blocked = blocked
+        self.blocked_since = timezone.now() if blocked else None
         logger.warning("The broker %s", "takes no messages for now" if blocked else "takes again")
 
 

@@ -223,6 +223,7 @@ class Scheduler(DatabaseScheduler):
             self.keeper.leader,
             len(self.keeper.plan.entries),
             self.counts,
+            self._publisher.blocked_since,
         )
 
     def _sample(self) -> None:

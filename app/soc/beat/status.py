@@ -29,9 +29,17 @@ class Counts:
     greatest_lag: float = 0.0
 
 
-def report(name: str, started_at: datetime, leader: bool, schedules: int, counts: Counts) -> None:
+def report(
+    name: str,
+    started_at: datetime,
+    leader: bool,
+    schedules: int,
+    counts: Counts,
+    blocked_since: datetime | None = None,
+) -> None:
     """Write the instance's row."""
     values = {
+        "blocked_since": blocked_since,
         "leader": leader,
         "started_at": started_at,
         "ticked_at": timezone.now(),

@@ -5,6 +5,7 @@ from datetime import datetime
 from django.db.models import QuerySet
 
 from soc.beat.models import Instance
+from soc.common.text import age
 from soc.core.models import ALIVE_FOR
 from soc.core.severity import Severity
 
@@ -29,3 +30,14 @@ def lag_severity(lag: float) -> Severity:
     if lag < LATE:
         return Severity.OK
     return Severity.CRITICAL if lag >= VERY_LATE else Severity.WARNING
+
+
+def blocked(beat: Instance, now: datetime) -> str:
+    """Return that the broker takes no messages, and what to do, in a sentence; else nothing."""
+    if beat.blocked_since is None:
+        return ""
+    return (
+        f"RabbitMQ has taken no messages for {age(beat.blocked_since, now)}, because of its disk "
+        f"or memory alarm: no schedule runs and no event is stored. `make doctor` says which; it "
+        f"goes on by itself once there is room."
+    )

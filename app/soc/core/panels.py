@@ -127,6 +127,11 @@ def _queue_state(
     )
 
 
+def _problem_of_broker(leader: Instance | None, now: datetime) -> Iterator[Problem]:
+    if leader and (text := beats.blocked(leader, now)):
+        yield Problem("bad", text, "queues")
+
+
 def _problems_of_queues(states: Sequence[QueueState], now: datetime) -> Iterator[Problem]:
     question = "is worker-shared or the broker down?"
     sampled_at = max((state.sampled_at for state in states if state.sampled_at), default=None)
@@ -257,6 +262,7 @@ def _problems_of_storage(left: storage.Free, _: datetime) -> Iterator[Problem]:
 PANELS = (
     # The cause comes before what follows from it.
     Panel("storage", lambda _: storage.free(), _problems_of_storage, column="top", position=0),
+    Panel("broker", beats.leader, _problem_of_broker, column="top", position=1),
     Panel("queues", read_queues, _problems_of_queues, "core/panel_queues.html", position=10),
     Panel(
         *("beat", read_beat, _problems_of_beat, "core/panel_beat.html"),

@@ -105,6 +105,7 @@ def test_workers_and_beats_that_are_alive_are_told(program: Program) -> None:
     assert values["soc_workers_alive", "worker-shared"] == 0
     assert values["soc_beat_leader",] == 1
     assert values["soc_beat_lag_seconds",] == 0.25
+    assert values["soc_broker_blocked",] == 0
 
 
 def test_without_a_live_beat_its_series_stay(program: Program) -> None:

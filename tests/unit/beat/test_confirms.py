@@ -150,10 +150,12 @@ def test_what_is_due_while_the_broker_takes_nothing_waits_and_goes_once(
     desk = Desk(app, early=early)
     assert desk.publisher.ready()
     desk.publisher._set_blocked(True)
+    assert desk.publisher.blocked_since is not None
     assert desk.work() == []
     assert desk.work() == []
     assert desk.broker.ids == []
     desk.publisher._set_blocked(False)
+    assert desk.publisher.blocked_since is None
     desk.work()
     assert desk.broker.ids == [desk.publisher.task_id(desk.run)]
 
