@@ -1,5 +1,7 @@
 """Names of hosts on the network."""
 
+import ipaddress
+
 import idna
 
 _LONGEST_LABEL = 63
@@ -22,3 +24,20 @@ def a_label(name: str) -> str:
     if len(ascii_name) > _LONGEST_NAME or not ascii_name.isprintable() or " " in ascii_name:
         raise ValueError("not a host name")
     return ascii_name
+
+
+def host_name(text: str) -> str:
+    """Return a host name or an address as it is stored.
+
+    Raises:
+        ValueError: it is neither.
+    """
+    try:
+        return str(ipaddress.ip_address(text))
+    except ValueError:
+        pass
+    try:
+        a_label(text)
+    except ValueError as error:
+        raise ValueError(f"Invalid host name {text[:80]!r}: {error}") from None
+    return text.removesuffix(".").lower()

@@ -1,7 +1,6 @@
 """Lists of endpoints to import: hosts, address ranges or CSV, judged line by line beforehand."""
 
 import csv
-import ipaddress
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
@@ -10,7 +9,7 @@ from typing import Any, TypeVar
 from django.core.exceptions import ValidationError
 from django.db import transaction
 
-from soc.common.net import a_label
+from soc.common.net import host_name
 from soc.ssl_certs import searches
 from soc.ssl_certs.models import Endpoint, Group, Search
 from soc.trust.models import Authority
@@ -350,27 +349,10 @@ def _endpoint(host: str, port: int, defaults: Defaults, **options: Any) -> Endpo
         **options,
     }
     if options.get("server_name"):
-        options["server_name"] = _name(options["server_name"])
-    endpoint = Endpoint(host=_name(host), port=port, **options)
+        options["server_name"] = host_name(options["server_name"])
+    endpoint = Endpoint(host=host_name(host), port=port, **options)
     endpoint.clean_fields(exclude=_WITHOUT_QUERIES)
     return endpoint
-
-
-def _name(text: str) -> str:
-    """Return a host name or an address as it is stored.
-
-    Raises:
-        ValueError: it is neither.
-    """
-    try:
-        return str(ipaddress.ip_address(text))
-    except ValueError:
-        pass
-    try:
-        a_label(text)
-    except ValueError as error:
-        raise ValueError(f"Invalid host name {text[:80]!r}: {error}") from None
-    return text.removesuffix(".").lower()
 
 
 def _words(error: ValueError | ValidationError) -> str:
