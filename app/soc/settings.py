@@ -64,6 +64,7 @@ INSTALLED_APPS = [
     "soc.events",
     "soc.mail_collector",
     "soc.mail_routes",
+    "soc.inventory",
     "soc.logons",
     "soc.cronjobs",
     "soc.oncall",

@@ -90,8 +90,8 @@ QUEUES: tuple[Queue, ...] = (
     Queue("ldap_probe", "probes of directory servers", applications=("ldap_probe",)),
     Queue(
         "mail_collector",
-        "judges the robots' mails and logons, sends mail round",
-        applications=("mail_collector", "logons", "mail_routes"),
+        "judges the robots' mails and logons, sends mail round, reads inventories",
+        applications=("mail_collector", "logons", "mail_routes", "inventory"),
         # A mail server that hangs must not keep robots from being judged.
         concurrency=2,
     ),

@@ -1,0 +1,3 @@
+"""The inventory's pages that mails link to."""
+
+LINKED = {"inventory": "inventory/", "inventory-source": "inventory/<int:key>/"}
