@@ -30,6 +30,7 @@ SERVERS = Path(__file__).parent / "peers" / "servers"
 LIST = "http://crl.cases.internal/ca.crl"
 ADDRESS = "192.0.2.7"
 NO_ANSWER = -1
+STRANGER = "stranger.elsewhere.internal"
 DAY = pki.DAY
 
 ROOT = pki.issue("Case Root", ca=True, organization="Cases")
@@ -351,3 +352,22 @@ def test_a_stapled_response_of_a_real_responder_counts(
     assert judged.result is expected
     assert judged.remarks == ()
     assert why in judged.reason
+
+
+@pytest.mark.parametrize(
+    ("port", "starttls", "says"),
+    [
+        (12902, StartTls.NONE, f"was asked for the server name '{STRANGER}'"),
+        (12903, StartTls.NONE, f"was asked for the server name '{STRANGER}'"),
+        (12000, StartTls.SMTP, "it must not be STARTTLS"),
+        (5222, StartTls.XMPP, "ends the stream (host-unknown)"),
+    ],
+    ids=["nginx", "HAProxy", "implicit TLS", "Prosody"],
+)
+def test_a_refusal_says_what_to_look_at(
+    servers: tuple[str, str], port: int, starttls: StartTls, says: str
+) -> None:
+    """nginx with `ssl_reject_handshake`, HAProxy with `strict-sni`, and two wrong protocols."""
+    ((_, found),) = probe.collect_many({0: Target(servers[1], port, STRANGER, starttls)})
+    assert isinstance(found, probe.ProbeError)
+    assert says in found.detail

@@ -465,6 +465,17 @@ def test_what_openssl_accepts_and_our_parser_does_not_is_remarked_on() -> None:
     assert "could not be read" in verdict.remarks[0]
 
 
+@pytest.mark.parametrize("presented", [[], ["root"]], ids=["leaf alone", "with its root"])
+def test_a_trusted_root_that_our_parser_cannot_read_is_trusted(presented: list[str]) -> None:
+    # A serial number without the issuer it is of: RFC 5280, 4.2.1.1 wants both or neither.
+    identifier = raw(ExtensionOID.AUTHORITY_KEY_IDENTIFIER, "3003820105")
+    root = pki.issue("Odd Root", ca=True, key_identifiers=False, extensions=[(identifier, False)])
+    certs = [leaf(root).cert, *(root.cert for _ in presented)]
+    verdict = chain.verify(certs, name=HOST, trust=trust_in(root), at=pki.NOW)
+    assert verdict.result is Validity.VALID
+    assert "could not be read" in verdict.remarks[0]
+
+
 def test_duplicate_extension() -> None:
     first, second = bytes.fromhex("06032a0304"), bytes.fromhex("06032a0305")
     extensions = [
