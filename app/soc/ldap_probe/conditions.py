@@ -128,10 +128,13 @@ def _facts(server: DirectoryServer, result: ProbeResult) -> dict[str, str]:
 
 def _replication(server: DirectoryServer, at: datetime) -> Iterator[Condition]:
     rolled_back = replication.rolled_back(server)
-    if server.lag is None and not rolled_back:
+    if server.lag is None and not rolled_back and not server.unjudged:
         return
     severity, summary = Severity.CRITICAL, rolled_back
-    if not rolled_back:
+    if not rolled_back and server.lag is None:
+        # Nothing would close its alert any more; the pages show that it is not judged, and why.
+        severity, summary = Severity.OK, f"It is not judged any more. {server.unjudged}"
+    elif not rolled_back:
         severity = speed.judge_lag(server.profile, server.lag or 0)
         summary = f"It lacks changes that others of {server.group} have had for {server.lag} s."
         if severity == Severity.OK:

@@ -34,9 +34,13 @@ def take(
 
     Not as they are now: they may have got changes that were made after this server was read.
     """
+    if copy.unread:
+        # What was known stays: a rollback is not over because it cannot be seen any more.
+        server.unjudged = copy.unread
+        return
     server.csn, server.vector = copy.csn or server.csn, copy.vector
     server.usn, server.invocation = copy.usn, copy.invocation
-    server.unjudged = copy.unread or _several(server, copy, now)
+    server.unjudged = _several(server, copy, now)
     if copy.usn is None:
         return
     marks = dict(server.marks)

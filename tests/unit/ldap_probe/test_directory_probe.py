@@ -246,6 +246,17 @@ def drip(sock: socket.socket) -> None:
         time.sleep(0.2)
 
 
+def test_a_bind_that_is_not_answered_says_where_to_look() -> None:
+    """OpenLDAP with a disabled backend, a read-only controller without its writable partner."""
+    slapd.need_the_client()
+    with slapd.Peer(slapd.hanging) as peer:
+        target = DirectoryTarget("127.0.0.1", peer.port, Security.PLAIN, user="cn=a", password="x")
+        found = probe(target, network_seconds=2, operation_seconds=0.5)
+    assert (found.outcome, found.error, found.bound) == (Outcome.TIMEOUT, "bind_timeout", None)
+    assert "the bind was not answered" in found.detail
+    assert "writable partner" in found.detail
+
+
 def test_a_server_that_drips_bytes_ends_as_a_timeout() -> None:
     with slapd.Peer(after_the_request(drip)) as peer:
         assert verdict(probed(peer.port)) == ("timeout", "search_timeout")

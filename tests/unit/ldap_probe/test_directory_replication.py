@@ -86,6 +86,27 @@ def test_a_copy_that_cannot_be_judged_says_why(directory: Directory) -> None:
     assert (reloaded(one).lag, reloaded(one).unjudged) == (None, "It shows no contextCSN.")
 
 
+@pytest.mark.django_db
+def test_the_alert_of_a_copy_that_cannot_be_judged_any_more_ends(
+    directory: Directory, clock: Clock
+) -> None:
+    """The credential has lost the right to read it: no probe would close the alert."""
+    group("source", "copy")
+    directory.says = {
+        "source": lambda target: fine(target, copy=Copy(csn=csn(clock.now))),
+        "copy": lambda target: fine(target, copy=Copy(csn=csn(clock.now - timedelta(days=1)))),
+    }
+    for _ in range(3):
+        clock.now += timedelta(minutes=20)
+        another_round()
+    assert "copy:636" in firing()
+    directory.says["copy"] = lambda target: fine(target, copy=Copy(unread="It shows nothing."))
+    for _ in range(2):
+        clock.now += timedelta(minutes=5)
+        another_round()
+    assert firing() == {}
+
+
 # --- Domain controllers -------------------------------------------------------------------------
 
 
@@ -171,6 +192,25 @@ def test_a_controller_put_back_from_a_copy_of_its_disk_is_accused_and_nobody_els
     assert firing() == {"dc1:636": ("replication", Severity.CRITICAL)}
     summary = Alert.objects.get(OPEN, state="firing").summary
     assert "went back from 7095 to 7083" in summary
+
+
+@pytest.mark.django_db
+def test_a_rollback_is_not_over_when_it_cannot_be_seen_any_more(
+    directory: Directory, clock: Clock
+) -> None:
+    group("dc1", "dc2")
+    domain = Domain(directory, "dc1", "dc2")
+    another_round()
+    domain.usn["dc1"] -= 12
+    for _ in range(2):
+        clock.now += timedelta(minutes=5)
+        another_round()
+    assert firing() == {"dc1:636": ("replication", Severity.CRITICAL)}
+    directory.says["dc1"] = lambda target: fine(target, copy=Copy(unread="It hides its database."))
+    for _ in range(2):
+        clock.now += timedelta(minutes=5)
+        another_round()
+    assert firing() == {"dc1:636": ("replication", Severity.CRITICAL)}
 
 
 @pytest.mark.django_db
