@@ -325,11 +325,11 @@ def hanging(sock: socket.socket) -> None:
         pass
 
 
-def delaying(port: int, seconds: float) -> Conversation:
+def delaying(port: int, seconds: float, host: str = "127.0.0.1") -> Conversation:
     """Return a proxy that holds back whatever a server on ``port`` answers."""
 
     def converse(sock: socket.socket) -> None:
-        with socket.create_connection(("127.0.0.1", port)) as server:
+        with socket.create_connection((host, port)) as server:
             forward = threading.Thread(target=_pump, args=(sock, server, 0), daemon=True)
             forward.start()
             _pump(server, sock, seconds)

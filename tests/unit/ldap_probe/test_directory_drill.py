@@ -4,26 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from datetime import timedelta
 from typing import Any
 
 import pytest
 
 import pki
+import sixty
 import slapd
 from harness import run
 from mailing import Clock
-from soc.alerts.models import OPEN, Alert
-from soc.ldap_probe import rounds
-from soc.ldap_probe.models import Credential, DirectoryServer
-from soc.ldap_probe.session import Session
+from soc.ldap_probe.models import Credential
 from soc.trust.models import Authority
 
 pytestmark = [pytest.mark.drill, pytest.mark.django_db]
-
-SERVERS = 60
-APART = (5, 5, 5, 15, 60, 1440)
-"""The minutes between rounds: a retry by time would show."""
 
 SUFFIX = slapd.SUFFIX
 
@@ -152,26 +145,11 @@ def test_one_alert_a_cause_and_no_account_locked(
         "base": SUFFIX,
         "filter": "(cn=person 1)",
     }
-    for n in range(SERVERS):
-        values = common | (state.servers if n == 0 else {})
-        DirectoryServer.objects.create(host=f"127.0.1.{n + 1}", **values)
-    binds: list[int] = []
-    bind = Session.bind
-
-    def counting(session: Session, *arguments: Any) -> Any:
-        binds[-1] += 1
-        return bind(session, *arguments)
-
-    monkeypatch.setattr(Session, "bind", counting)
-    for minutes in APART:
-        binds.append(0)
-        DirectoryServer.objects.update(next_probe_at=clock.now)
-        rounds.run()
-        clock.now += timedelta(minutes=minutes)
+    sixty.register(common, state.servers)
+    binds = sixty.binds_of_rounds(clock, monkeypatch)
     with capsys.disabled():
         print(f"\n{name:<28} binds per round {binds}")
-    opened = Alert.objects.filter(OPEN, state=Alert.State.FIRING)
-    assert sorted(opened.values_list("rule__name", flat=True)) == sorted(state.alerts)
+    assert sixty.firing() == sorted(state.alerts)
     if state.refused:
         assert sum(binds) <= state.refused + (state.servers in (ELSEWHERE, NOTHING))
     assert failures(server, state.account) - before <= 2
