@@ -21,6 +21,9 @@ from soc.inventory.targets import InventoryLine, compare
 MOST_LINES = 500
 """Lines that a run keeps."""
 
+MOST_CHANGED = 500
+"""Changes that a run writes, one by one; the next run follows at once with the rest."""
+
 BATCH = 500
 
 Mode = InventorySource.Mode
@@ -83,7 +86,13 @@ def carry_out(done: InventoryRun, rows: Sequence[Row]) -> None:
                 "Look at the source, or accept the shorter list."
             )
         elif done.mode != Mode.DRY:
-            write(lines)
+            changed = [line for line in lines if line.action == "changed"]
+            if later := len(changed[MOST_CHANGED:]):
+                done.changed -= later
+                done.detail = f"{done.detail} {later:,} more changes follow at once.".strip()
+                ask(source, Mode(done.mode))
+            others = [line for line in lines if line.action != "changed"]
+            write([*others, *changed[:MOST_CHANGED]])
             _remember(source, known, [line.key for line in lines if line.action != "wrong"], gone)
 
 

@@ -48,7 +48,10 @@ def compare(kind: str, rows: Iterable[Row]) -> list[InventoryLine]:
 class _Comparison:
     def __init__(self, target: InventoryTarget) -> None:
         self._target = target
-        self._known = {self._key(one): one for one in target.model._default_manager.all()}
+        known = target.model._default_manager.all()
+        if target.named:
+            known = known.select_related(*target.named)
+        self._known = {self._key(one): one for one in known}
         self._known |= target.other_names()
         self._named = {
             name: {str(one): one for one in model._default_manager.all()}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import ssl
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
@@ -178,6 +178,32 @@ def test_2000_objects_imported_twice_change_nothing_the_second_time(
     # What the conditions note of the source as a target.
     assert [table for table in objects if not table.startswith("alerts_")] == []
     print(f"writes of the second run: {len(objects)} to objects' tables, {len(written)} in all")
+
+
+def test_the_cost_of_a_comparison_does_not_depend_on_the_rows(
+    django_assert_max_num_queries: Callable[[int], Any],
+) -> None:
+    rows = [{"host": f"r{n}", "site": f"site {n % 5}"} for n in range(50)]
+    importing.write(compare("robots", rows))
+    with django_assert_max_num_queries(3):
+        assert {line.action for line in compare("robots", rows)} == {"same"}
+
+
+def test_many_changes_are_written_by_several_runs(
+    server: InventoryServer, authority: pki.Issued, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(importing, "MOST_CHANGED", 30)
+    server.answers["/robots"] = [{"host": f"r{n}"} for n in range(50)]
+    one = source(server, authority, "/robots", "robots")
+    run(one, clock)
+    server.answers["/robots"] = [{"host": f"r{n}", "notes": "moved"} for n in range(50)]
+    first = run(one, clock)
+    assert (first.changed, first.detail) == (30, "20 more changes follow at once.")
+    clock.move(seconds=30)
+    importing.run_due()
+    assert one.runs.latest("at").changed == 20
+    assert Bot.objects.filter(notes="moved").count() == 50
+    assert InventorySource.objects.get().requested == ""
 
 
 def test_half_a_list_raises_a_question_and_deletes_nothing(
