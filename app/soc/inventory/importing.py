@@ -90,7 +90,8 @@ def carry_out(done: InventoryRun, rows: Sequence[Row]) -> None:
             if later := len(changed[MOST_CHANGED:]):
                 done.changed -= later
                 done.detail = f"{done.detail} {later:,} more changes follow at once.".strip()
-                ask(source, Mode(done.mode))
+                # What was accepted is remembered: a list that is shorter again is a new question.
+                ask(source, Mode.IMPORT)
             others = [line for line in lines if line.action != "changed"]
             write([*others, *changed[:MOST_CHANGED]])
             _remember(source, known, [line.key for line in lines if line.action != "wrong"], gone)

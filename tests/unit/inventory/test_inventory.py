@@ -197,7 +197,8 @@ def test_many_changes_are_written_by_several_runs(
     one = source(server, authority, "/robots", "robots")
     run(one, clock)
     server.answers["/robots"] = [{"host": f"r{n}", "notes": "moved"} for n in range(50)]
-    first = run(one, clock)
+    first = run(one, clock, Mode.ACCEPT)
+    assert InventorySource.objects.get().requested == Mode.IMPORT
     assert (first.changed, first.detail) == (30, "20 more changes follow at once.")
     clock.move(seconds=30)
     importing.run_due()
