@@ -4,8 +4,10 @@ A change is written by one conditional update of the subject's row. Of two worke
 once one succeeds; the other reads again and finds what the first has made of the subject.
 """
 
+from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from contextlib import nullcontext
+from dataclasses import asdict, dataclass
 from datetime import datetime, timedelta
 from enum import StrEnum
 
@@ -61,6 +63,24 @@ class Result:
     mails: int = 0
 
 
+@dataclass(frozen=True)
+class _Known:
+    """What becomes known of a subject without an alert; ``revision`` is the one that was read."""
+
+    revision: int
+    recent: str
+    good: int
+    changes: tuple[float, ...]
+    severity: Severity
+    observed_at: datetime
+    site: str
+    parent: str
+
+
+_News = dict[_Known, list[Subject]]
+"""Subjects without an alert by what becomes known of them."""
+
+
 class UnknownRule(LookupError):
     """A condition names a rule that does not exist."""
 
@@ -113,9 +133,15 @@ def _report(chunk: Mapping[str, Condition], now: datetime) -> list[Result]:
     subjects = _subjects(chunk)
     quiet = Quiet(now)
     results, same = {}, []
+    news: _News = defaultdict(list)
     # In one order in every worker, so that two never wait for each other.
     for key in sorted(chunk, key=lambda key: subjects[key].pk):
-        results[key], touched = _take(subjects[key], chunk[key], quiet)
+        results[key], touched = _take(subjects[key], chunk[key], quiet, news)
+        if touched:
+            same.append((touched, chunk[key]))
+    for subject in _note(news):
+        key = subject.fingerprint
+        results[key], touched = _take(subject, chunk[key], quiet)
         if touched:
             same.append((touched, chunk[key]))
     _touch(same)
@@ -151,8 +177,13 @@ def _read(fingerprints: Iterable[str]) -> dict[str, Subject]:
     return {subject.fingerprint: subject for subject in joined}
 
 
-def _take(subject: Subject, condition: Condition, quiet: Quiet) -> tuple[Result, Subject | None]:
-    """Take one report; return the subject too if all there is to write is that it was seen."""
+def _take(
+    subject: Subject, condition: Condition, quiet: Quiet, news: _News | None = None
+) -> tuple[Result, Subject | None]:
+    """Take one report; return the subject too if all there is to write is that it was seen.
+
+    A change without an alert goes to ``news``, if given, to be written with others.
+    """
     while True:
         if skipped := _skipped(subject, condition, quiet.now):
             return Result(skipped), None
@@ -160,6 +191,9 @@ def _take(subject: Subject, condition: Condition, quiet: Quiet) -> tuple[Result,
         after, why = _step(subject, before, condition, quiet)
         if after == before and _is_as_known(subject, condition):
             return Result(Outcome.UNCHANGED), subject
+        if news is not None and before.state is None and after.event is None:
+            news[_known(subject, after, condition)].append(subject)
+            return Result(Outcome.UNCHANGED), None
         try:
             mails = _apply(subject, before, after, condition, why)
         except Outrun:
@@ -167,6 +201,40 @@ def _take(subject: Subject, condition: Condition, quiet: Quiet) -> tuple[Result,
             subject = _read([condition.fingerprint])[condition.fingerprint]
         else:
             return Result(after.event or Outcome.UNCHANGED, mails), None
+
+
+def _known(subject: Subject, after: life.Standing, condition: Condition) -> _Known:
+    return _Known(
+        revision=subject.revision,
+        recent=after.recent,
+        good=after.good,
+        changes=after.changes,
+        severity=condition.severity,
+        observed_at=condition.observed_at,
+        site=condition.site,
+        parent=condition.parent_fingerprint,
+    )
+
+
+def _note(news: _News) -> Iterator[Subject]:
+    """Write what is now known of subjects without an alert: one statement for those it is same of.
+
+    Yields:
+        The subjects of which nothing was written, because at least one of those with the same news
+        was no longer as it was read.
+    """
+    for known, subjects in news.items():
+        unchanged = Subject.objects.filter(
+            pk__in=[subject.pk for subject in subjects], revision=known.revision
+        )
+        values = asdict(known) | {"changes": list(known.changes), "revision": known.revision + 1}
+        try:
+            # One statement alone needs no transaction.
+            with transaction.atomic() if len(subjects) > 1 else nullcontext():
+                if unchanged.update(**values) < len(subjects):
+                    raise Outrun
+        except Outrun:
+            yield from subjects
 
 
 def _skipped(subject: Subject, condition: Condition, now: datetime) -> Outcome | None:

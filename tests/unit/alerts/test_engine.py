@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
 import pytest
+from django.db import connection
+from django.test.utils import CaptureQueriesContext
 
 from soc.alerts import actions, engine, rounds
 from soc.alerts.conditions import Condition
@@ -344,6 +346,41 @@ def test_a_writer_that_was_outrun_sees_what_the_other_did(
     assert report("critical").outcome in (Outcome.LATE, Outcome.UNCHANGED)
     assert Alert.objects.count() == 1
     assert AlertEvent.objects.count() == 1
+
+
+def test_of_those_written_together_one_that_was_outrun_is_read_again(
+    rule: Rule, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The other writer gets in between reading three subjects and writing them at once."""
+    note, later = engine._note, clock.now
+    before = later - timedelta(seconds=30)
+
+    def slow(news: engine._News) -> Iterator[Subject]:
+        monkeypatch.setattr(engine, "_note", note)
+        engine.report([Condition("tests", "works", "bot-1", Severity.CRITICAL, before)])
+        return note(news)
+
+    monkeypatch.setattr(engine, "_note", slow)
+    results = engine.report(
+        Condition("tests", "works", name, Severity.OK, later)
+        for name in ("bot-1", "bot-2", "bot-3")
+    )
+    assert [result.outcome for result in results] == ["resolved", "unchanged", "unchanged"]
+    assert Alert.objects.get().state == "resolved"
+    found = Subject.objects.values_list("observed_at", "severity", "revision", "recent")
+    assert set(found) == {(later, Severity.OK, 2, ""), (later, Severity.OK, 1, "0")}
+
+
+def test_first_good_reports_cost_the_same_however_many(rule: Rule, clock: Clock) -> None:
+    def statements(kind: str, subjects: int) -> int:
+        with CaptureQueriesContext(connection) as captured:
+            engine.report(
+                Condition("tests", "works", f"{kind}-{n}", Severity.OK, clock.now)
+                for n in range(subjects)
+            )
+        return len(captured)
+
+    assert statements("few", 2) == statements("many", 50)
 
 
 def test_unchanged_reports_cost_four_statements_however_many(
