@@ -382,6 +382,18 @@ def has_image(image: str) -> bool:
     return subprocess.run(inspect, capture_output=True, check=False).returncode == 0
 
 
+def build_servers(folder: Path, base: str) -> str:
+    """Build the image of a folder with packages of Debian; without a mirror the test is skipped."""
+    built = run(
+        "docker", "build", "--quiet", "--network=host", f"--build-arg=BASE={base}", str(folder),
+        check=False,
+    ).strip()  # fmt: skip
+    image = built.splitlines()[-1]
+    if not image.startswith("sha256:"):
+        missing(f"the servers' image cannot be built: {image}")
+    return image
+
+
 def has_engine() -> bool:
     """Whether a Docker engine answers."""
     if shutil.which("docker") is None:

@@ -17,7 +17,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.x509.oid import ExtendedKeyUsageOID
 
 import pki
-from harness import missing, new_name, run, wait_for
+from harness import build_servers, new_name, run, wait_for
 from soc.common.net import a_label
 from soc.ssl_certs import probe
 from soc.ssl_certs.probe import Presented
@@ -196,13 +196,7 @@ def _sni(name: str) -> str:
 @pytest.fixture(scope="module")
 def servers(images: dict[str, str], identity: Path) -> Iterator[tuple[str, str]]:
     """A container with every server; its name and its address."""
-    built = run(
-        "docker", "build", "--quiet", "--network=host",
-        f"--build-arg=BASE={images['python']}", str(SERVERS), check=False,
-    ).strip()  # fmt: skip
-    image = built.splitlines()[-1]
-    if not image.startswith("sha256:"):
-        missing(f"the servers' image cannot be built: {image}")
+    image = build_servers(SERVERS, images["python"])
     name = f"soc-{new_name()}-servers"
     run("docker", "run", "--detach", f"--name={name}", f"--volume={identity}:/identity:ro", image)
     try:

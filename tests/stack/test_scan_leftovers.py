@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 import pki
-from harness import has_image, missing, new_name, run, wait_for, wait_until_equal
+from harness import build_servers, has_image, new_name, run, wait_for, wait_until_equal
 from soc.ssl_certs import probe
 from soc.ssl_certs.probe import Presented
 from soc.ssl_certs.targets import Outcome, StartTls, Target
@@ -138,13 +138,7 @@ class Container:
 def servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Container]:
     """A container with every server, each of which has presented its certificate."""
     base = os.environ.get("DEBIAN_IMAGE") or next(filter(has_image, BASES), BASES[0])
-    built = run(
-        "docker", "build", "--quiet", "--network=host", f"--build-arg=BASE={base}", str(HERE),
-        check=False,
-    ).strip()  # fmt: skip
-    image = built.splitlines()[-1]
-    if not image.startswith("sha256:"):
-        missing(f"the servers' image cannot be built: {image}")
+    image = build_servers(HERE, base)
     identity = tmp_path_factory.mktemp("identity")
     root = pki.issue("Leftovers Root", ca=True)
     pki.write_server_files(identity, pki.issue(NAME, root, san=[NAME]))
@@ -222,4 +216,5 @@ def test_a_block_would_be_seen(servers: Container) -> None:
             client.recv(1024)
     error = failures(servers)["MariaDB", MYSQL.port]
     assert error.outcome is Outcome.STARTTLS_FAILED
-    assert "blocked" in error.detail
+    assert "is blocked because of many connection errors" in error.detail
+    assert "FLUSH HOSTS" in error.detail

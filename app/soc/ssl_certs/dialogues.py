@@ -258,7 +258,11 @@ def _in_xml(text: str) -> str:
 # documentation, "Connecting" in the client/server protocol.
 _MYSQL_PROTOCOL = 10
 _MYSQL_ERROR = 0xFF
-_MYSQL_HOST_NOT_PRIVILEGED = 1130
+_MYSQL_ADVICE = {
+    1129: "; clients from this address left without a login too often, FLUSH HOSTS unblocks it",
+    1130: "; it greets an address that some account, even a locked one, may come from",
+}
+"""What to do about a refused address, by error number; the server's own words are cut before it."""
 
 
 async def _mysql_dialogue(clear: ClearText) -> None:
@@ -285,10 +289,8 @@ def _mysql_capabilities(clear: ClearText, greeting: bytes) -> int:
     """Return the lower 16 capability flags of an initial handshake packet's payload."""
     if greeting[:1] == bytes([_MYSQL_ERROR]):
         # An error packet: type, 2 bytes of error number, text.
-        answer = f"it answered {printable(greeting[3:])}"
-        if int.from_bytes(greeting[1:3], "little") == _MYSQL_HOST_NOT_PRIVILEGED:
-            answer += "; it greets an address that some account, even a locked one, may come from"
-        raise clear.failed(answer)
+        advice = _MYSQL_ADVICE.get(int.from_bytes(greeting[1:3], "little"), "")
+        raise clear.failed(f"it answered {printable(greeting[3:])}{advice}")
     # Protocol version; server version up to a NUL; thread id (4), scramble (8), filler (1).
     _version, terminator, rest = greeting[1:].partition(b"\0")
     if greeting[:1] != bytes([_MYSQL_PROTOCOL]) or not terminator or len(rest) < 15:

@@ -539,7 +539,8 @@ def test_mysql(context: ssl.SSLContext) -> None:
     ("packet", "why"),
     [
         (handshake_v10(0xF7FE & ~0x0800), "TLS is not enabled"),
-        (greeting_packet(b"\xff\x69\x04Host is blocked"), "Host is blocked'."),
+        (greeting_packet(b"\xff\x10\x04Too many connections"), "Too many connections'."),
+        (greeting_packet(b"\xff\x69\x04Host is blocked"), "FLUSH HOSTS unblocks it"),
         (greeting_packet(b"\xff\x6a\x04Host is not allowed"), "some account, even a locked one"),
         (greeting_packet(b""), "does not greet"),
         (greeting_packet(b"\x0a8.0.1\0short"), "does not greet"),
