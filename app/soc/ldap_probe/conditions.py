@@ -100,6 +100,9 @@ def _of_server(
     if outcome == Outcome.SECURITY:
         yield condition(SECURITY, Severity.CRITICAL, detail)
         return
+    if outcome == Outcome.CREDENTIAL and finding.bound is None:
+        # It was not asked to take the credential, for which alone it may want TLS.
+        return
     yield condition(SECURITY, Severity.OK, "The connection is as secure as it demands.")
     if outcome == Outcome.CREDENTIAL:
         return

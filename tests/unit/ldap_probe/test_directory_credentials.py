@@ -105,6 +105,22 @@ def test_a_wrong_password_is_one_alert_where_anonymous_clients_see_nothing(
     assert firing() == {"reader": ("credential", Severity.CRITICAL)}
 
 
+def test_a_port_that_wants_tls_goes_on_wanting_it_when_the_credential_is_not_tried(
+    directory: Directory, clock: Clock
+) -> None:
+    """Samba shows its RootDSE in clear text; that it refuses to take a password there stays so."""
+    fleet(directory, 5)
+    wants_tls = Finding(Outcome.SECURITY, "security_required", "It wants TLS.")
+    directory.says["dc00"] = lambda target: (
+        Finding(**vars(wants_tls)) if target.user else fine(target)
+    )
+    binds_of_rounds(directory, clock, 6)
+    assert firing() == {
+        "reader": ("credential", Severity.CRITICAL),
+        "dc00:636": ("security", Severity.CRITICAL),
+    }
+
+
 def test_a_password_that_was_changed_is_tried_at_once_by_all(directory: Directory) -> None:
     def by_password(target: DirectoryTarget) -> Finding:
         return fine(target) if target.password in ("", "right") else refusing(target)
