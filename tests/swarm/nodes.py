@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import re
 import subprocess
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from harness import has_image, missing, run, wait_for
+from harness import Stack, has_image, missing, run, wait_for
+from soc.provision import environment
 
 FOLDER = Path(__file__).parent
 IMAGE = "soc-test-node:trixie"
@@ -26,6 +28,12 @@ def build() -> None:
     if not has_image(BASE):
         missing(f"there is no {BASE} to make engines from")
     run("docker", "build", "--quiet", "--network=host", f"--tag={IMAGE}", str(FOLDER))
+
+
+def images(site: Stack) -> list[str]:
+    """Return what every node of a site needs."""
+    values, _ = environment.parse(site.env_file.read_text())
+    return [values[f"{name}_IMAGE"] for name in ("APP", "MARIADB", "RABBITMQ")]
 
 
 @dataclass
@@ -80,13 +88,19 @@ class Nodes:
         )
 
     def tasks(self, service: str, *, besides: str = "") -> list[tuple[str, str]]:
-        """Return the node and the container of each running task of a service."""
+        """Return the node and the container of each running task of a service.
+
+        A node that is down has none; one that is paused or cut off does not answer: leave it out.
+        """
         found = []
         for node in self.names:
             if node == besides:
                 continue
             filter_ = f"--filter=label=com.docker.swarm.service.name={service}"
-            listed = self.run(node, "docker", "ps", "--quiet", filter_, check=False)
+            listed = run(
+                "docker", "exec", node, "docker", "ps", "--quiet", filter_,
+                check=False, stderr=subprocess.DEVNULL,
+            )  # fmt: skip
             found += [(node, container) for container in listed.split()]
         return found
 
@@ -98,6 +112,11 @@ class Nodes:
             container, "python3", "-", stdin=f"import django; django.setup()\n{code}",
         )  # fmt: skip
         return printed.strip().splitlines()[-1]
+
+    def address(self, node: str) -> str:
+        """Return the address of a node on the network of the nodes."""
+        networks = json.loads(run("docker", "inspect", node))[0]["NetworkSettings"]["Networks"]
+        return str(networks[f"{self.name}-hosts"]["IPAddress"])
 
     def replicas(self) -> dict[str, tuple[int, int]]:
         """Return each service's running and wanted tasks."""

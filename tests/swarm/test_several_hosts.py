@@ -5,15 +5,14 @@ from __future__ import annotations
 import json
 import socket
 import ssl
-from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 
 import pytest
-from nodes import Nodes, build
+from nodes import Nodes, images
 
-from harness import Stack, copy_tree, has_engine, missing, new_name, run, wait_for, wait_until_equal
-from soc.provision import environment
+from harness import Stack, run, wait_for, wait_until_equal
+from soc.provision.swarm import TWICE
 
 pytestmark = pytest.mark.drill
 
@@ -44,38 +43,6 @@ print(json.dumps(Counter(mails.values_list("state", flat=True))))
 """
 
 
-@pytest.fixture(scope="module")
-def site(tmp_path_factory: pytest.TempPathFactory) -> Stack:
-    """A site whose image this host's engine has built, and which nobody has started."""
-    if not has_engine():
-        missing("no Docker engine answers")
-    made = Stack(copy_tree(tmp_path_factory.mktemp("swarm")), new_name())
-    made.create(SOC_BIND="0.0.0.0")
-    return made
-
-
-@pytest.fixture(scope="module")
-def nodes(site: Stack) -> Iterator[Nodes]:
-    """Three managers; the last one has none of the images."""
-    build()
-    made = Nodes(site.project, 3, site.folder)
-    try:
-        made.start()
-        yield made
-    finally:
-        made.remove()
-
-
-def images(site: Stack) -> list[str]:
-    values, _ = environment.parse(site.env_file.read_text())
-    return [values[f"{name}_IMAGE"] for name in ("APP", "MARIADB", "RABBITMQ")]
-
-
-def address(node: str) -> str:
-    networks = json.loads(run("docker", "inspect", node))[0]["NetworkSettings"]["Networks"]
-    return next(iter(networks.values()))["IPAddress"]
-
-
 def incomplete(nodes: Nodes) -> dict[str, str]:
     """Return the services that lack tasks; those of a lost host count as running."""
     return {
@@ -85,11 +52,11 @@ def incomplete(nodes: Nodes) -> dict[str, str]:
     }
 
 
-def status_line(node: str, port: int, authority: Path) -> str:
+def status_line(address: str, port: int, authority: Path) -> str:
     """Ask a node's web port as a browser does that knows the site's CA."""
     context = ssl.create_default_context(cafile=authority)
     with (
-        closing(socket.create_connection((address(node), port), timeout=10)) as plain,
+        closing(socket.create_connection((address, port), timeout=10)) as plain,
         context.wrap_socket(plain, server_hostname="localhost") as connection,
     ):
         connection.sendall(b"GET /healthz HTTP/1.0\r\nHost: localhost\r\n\r\n")
@@ -114,14 +81,13 @@ def test_every_host_serves_and_what_was_scaled_stays(site: Stack, nodes: Nodes) 
     nodes.make(site.site, "up")
     nodes.run(nodes.names[0], "docker", "service", "scale", f"{site.project}_worker-email=3")
     nodes.make(site.site, "up")
+    three = {f"{site.project}_{service}": (3, 3) for service in ("web", "worker-email")}
+    two = {f"{site.project}_{service}": (2, 2) for service in TWICE if service != "worker-email"}
     replicas = nodes.replicas()
-    assert {service: count for service, count in replicas.items() if count != (1, 1)} == {
-        f"{site.project}_web": (3, 3),
-        f"{site.project}_worker-email": (3, 3),
-    }
+    assert {service: n for service, n in replicas.items() if n != (1, 1)} == three | two
     authority = site.folder / "env" / site.site / "ca" / "ca.pem"
     for node in nodes.names:
-        assert status_line(node, site.web_port, authority).endswith(" 200 OK")
+        assert status_line(nodes.address(node), site.web_port, authority).endswith(" 200 OK")
 
 
 def test_a_host_that_dies_takes_no_mail_with_it(site: Stack, nodes: Nodes) -> None:

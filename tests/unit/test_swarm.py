@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
+import re
 import shutil
 import subprocess
 from pathlib import Path
@@ -13,6 +15,7 @@ import pytest
 from harness import REPOSITORY, missing, run
 from soc.provision import environment
 from soc.provision import site as sites
+from soc.provision.site import BROKERS
 from soc.provision.swarm import NOT_CARRIED, Converter, Files, NotCarried, main
 
 SERVICE = {
@@ -37,6 +40,8 @@ def converter(tmp_path: Path, **services: dict[str, Any]) -> Converter:
         tmp_path / "configs",
         images,
         {"worker-a": 3},
+        3,
+        1,
         Files("soc-x"),
         Files("soc-x"),
     )
@@ -53,6 +58,45 @@ def test_limits_placement_and_order_of_a_worker(tmp_path: Path) -> None:
     assert deploy["replicas"] == 3
     assert deploy["update_config"]["order"] == "start-first"
     assert "placement" not in deploy
+
+
+def broker() -> dict[str, Any]:
+    return {
+        **SERVICE,
+        "environment": {
+            "RABBITMQ_NODENAME": "rabbit@localhost",
+            "ERL_EPMD_ADDRESS": "127.0.0.1",
+            "RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS": "+P 9 -kernel inet_dist_use_interface {127}",
+        },
+        "healthcheck": {"test": ["CMD", "true"], "interval": "1s"},
+        "volumes": [{"type": "volume", "source": "rabbitmq", "target": "/var/lib/rabbitmq"}],
+    }
+
+
+def test_three_brokers_have_own_names_and_volumes_and_one_name_for_clients(tmp_path: Path) -> None:
+    made = converter(tmp_path, rabbitmq=broker())
+    made = dataclasses.replace(made, brokers=3, configs=REPOSITORY / "configs")
+    stack = made.stack()
+    assert list(stack["services"]) == ["rabbitmq-1", "rabbitmq-2", "rabbitmq-3"]
+    assert list(stack["volumes"]) == ["rabbitmq-1", "rabbitmq-2", "rabbitmq-3"]
+    second = stack["services"]["rabbitmq-2"]
+    assert second["networks"] == {"data": {"aliases": ["rabbitmq"]}}
+    assert second["environment"]["RABBITMQ_NODENAME"] == "rabbit@rabbitmq-2"
+    assert "ERL_EPMD_ADDRESS" not in second["environment"]
+    arguments = second["environment"]["RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS"]
+    assert arguments.startswith("+P 9 -proto_dist inet_tls")
+    assert "127" not in arguments
+    assert second["deploy"]["placement"] == {"constraints": ["node.labels.soc-x.broker == 2"]}
+    assert second["deploy"]["update_config"]["order"] == "stop-first"
+
+
+def test_every_queue_and_beat_have_a_second_task_where_there_are_two_nodes(tmp_path: Path) -> None:
+    made = converter(tmp_path)
+    for service in ("beat", "worker-email", "worker-events"):
+        assert made.service(service, SERVICE)["deploy"]["replicas"] == 2
+    alone = dataclasses.replace(made, nodes=1)
+    assert alone.service("beat", SERVICE)["deploy"]["replicas"] == 1
+    assert "replicas" not in made.service("flower", SERVICE)["deploy"]
 
 
 def test_what_has_a_volume_stays_on_the_data_node(tmp_path: Path) -> None:
@@ -100,18 +144,30 @@ def test_the_stack_of_this_tree_is_carried_whole(
     draft.write_text(config)
     values, _ = environment.parse(site.env_file.read_text())
     images = [f"--image={values[f'{name}_IMAGE']}=id" for name in ("APP", "MARIADB", "RABBITMQ")]
+    images += ["--nodes=3", "--brokers=3"]
     with draft.open() as given:
         monkeypatch.setattr("sys.stdin", given)
         assert main(["x", f"--root={root}", f"--configs={REPOSITORY / 'configs'}", *images]) == 0
-    lines = dict(line.split(" ", 1) for line in capsys.readouterr().out.splitlines()[:2])
-    first, whole = json.loads(lines["first"]), json.loads(lines["whole"])
-    assert set(first["services"]) == {"mariadb", "rabbitmq", "migrate"}
+    lines = [line.split(" ", 1) for line in capsys.readouterr().out.splitlines()]
+    (whole,) = (json.loads(text) for kind, text in lines if kind == "whole")
+    stages = [text.split(" ", 1)[0] for kind, text in lines if kind == "stage"]
+    assert stages == ["mariadb", "rabbitmq-1", "migrate"]
     services = json.loads(config)["services"]
-    assert set(whole["services"]) == set(services) - {"migrate"}
+    brokers = {f"rabbitmq-{number}": services["rabbitmq"] for number in (1, 2, 3)}
+    services = {**services, **brokers}
+    assert set(whole["services"]) == set(services) - {"migrate", "rabbitmq"}
     for name, service in whole["services"].items():
         assert not set(service) & {*NOT_CARRIED, "cpus", "mem_limit", "pids_limit", "restart"}
         assert service["deploy"]["resources"]["limits"]["pids"] == services[name]["pids_limit"]
         assert service["read_only"]
+        identity = "rabbitmq" if name in brokers else name
         files = {secret["target"] for secret in service["secrets"]}
-        assert files == {f"/run/site/{path.name}" for path in (root / "x" / name).iterdir()}
+        assert files == {f"/run/site/{path.name}" for path in (root / "x" / identity).iterdir()}
         assert {secret["source"] for secret in service["secrets"]} <= set(whole["secrets"])
+
+
+def test_brokers_look_for_each_other_by_the_names_of_their_certificate() -> None:
+    folder = REPOSITORY / "configs" / "rabbitmq"
+    found = re.findall(r"nodes\.\d = rabbit@(\S+)", (folder / "cluster.conf").read_text())
+    assert tuple(found) == BROKERS
+    assert f"for name in {' '.join(BROKERS)};" in (folder / "clustered").read_text()

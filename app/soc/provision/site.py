@@ -48,6 +48,9 @@ OLD_SECRET_KEY_LIFETIME = timedelta(days=1)
 APP_SERVICES = ("migrate", "web", *(queue.service for queue in QUEUES), "beat")
 SERVERS = ("mariadb", "rabbitmq")
 SERVICES = (*SERVERS, *APP_SERVICES, "flower", "catcher")
+BROKERS = ("rabbitmq-1", "rabbitmq-2", "rabbitmq-3")
+"""The brokers of a swarm, whose inter-node connections verify each other by these names."""
+
 WEB_SERVERS = ("web", "flower")
 """What browsers talk to: a site may bring certificates of its own for them."""
 
@@ -69,6 +72,7 @@ SAMPLER = BY_NAME["shared"].service
 
 _SECRETS = {
     "mariadb": ("root_password",),
+    "rabbitmq": ("erlang_cookie",),
     "flower": ("secret_key", "password", "monitor_password"),
     "migrate": ("secret_key", "admin_password"),
     **{service: ("secret_key",) for service in APP_SERVICES if service != "migrate"},
@@ -241,6 +245,8 @@ def _forget_old_secret_key(site: Site) -> None:
 
 def _hostnames(service: str, values: Mapping[str, str]) -> list[str]:
     names = [service, "localhost", "127.0.0.1"]
+    if service == "rabbitmq":
+        names += BROKERS
     if service in WEB_SERVERS:
         names += environment.split(values["SOC_HOSTNAMES"])
     return list(dict.fromkeys(names))

@@ -19,6 +19,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from soc.provision.site import BROKERS
+from soc.runtime.queues import QUEUES
+
 Options = dict[str, Any]
 
 STACK_FILE_VERSION = "3.9"
@@ -47,12 +50,29 @@ IMAGE_LABEL = "soc.image"
 DATA_LABEL = "data"
 """The label of the node that holds a site's volumes: ``<project>.data=true``."""
 
+BROKER_LABEL = "broker"
+"""The label of the node that holds a broker's volume: ``<project>.broker=1``."""
+
 SERVED_BY_EVERY_NODE = ("web",)
-TASKS_OF_THE_DATA_NODE = ("catcher", "flower", "mariadb", "rabbitmq")
+TASKS_OF_THE_DATA_NODE = ("catcher", "flower", "mariadb")
 """What has a local volume, or an address that people know."""
 
+TWICE = ("beat", *(queue.service for queue in QUEUES))
+"""What has a second task on another node, so that a lost node leaves one."""
+
 JOB = "migrate"
-FIRST = ("mariadb", "rabbitmq", JOB)
+BROKER = "rabbitmq"
+_CLUSTERED = "/etc/rabbitmq/clustered"
+_INTER_NODE_TLS = "/etc/rabbitmq/inter_node_tls.config"
+_BROKER_FILES = {
+    "cluster.conf": "/etc/rabbitmq/conf.d/cluster.conf",
+    "clustered": _CLUSTERED,
+    "inter_node_tls.config": _INTER_NODE_TLS,
+}
+"""What a broker of several reads besides what the one of a single host does."""
+
+_ERLANG_TLS = f"-proto_dist inet_tls -ssl_dist_optfile {_INTER_NODE_TLS}"
+_ERLANG_ARGUMENTS = "RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS"
 SECRET_NAME_LENGTH = 64
 OWNER = "999"
 """The id of every container's user, as Swarm writes it."""
@@ -97,6 +117,10 @@ class Converter:
     """The id of each image's content by its name."""
     replicas: Mapping[str, int]
     """How many tasks a service has at present: a deploy that does not say it makes it one again."""
+    nodes: int
+    """How many nodes the swarm has."""
+    brokers: int
+    """How many nodes have a broker: one or three."""
     secrets: Files
     settings: Files
 
@@ -106,7 +130,12 @@ class Converter:
         Raises:
             NotCarried: a service uses an option that is in none of the tables above.
         """
-        services = {name: self.service(name, s) for name, s in self.config["services"].items()}
+        services = {
+            name: self.service(name, s)
+            for name, s in self.config["services"].items()
+            if name != BROKER
+        }
+        services |= self._brokers(self.config["services"][BROKER])
         volumes = {v["source"] for s in services.values() for v in s["volumes"] if "source" in v}
         return {
             "version": STACK_FILE_VERSION,
@@ -144,6 +173,37 @@ class Converter:
         converted["deploy"] = self._deploy(name, options)
         return converted
 
+    def _brokers(self, options: Options) -> Iterator[tuple[str, Options]]:
+        """Yield the brokers: each on a node of its own, all of them behind one name.
+
+        A broker has a name of its own and a volume by that name even when it is alone, so that
+        others can join it later.
+        """
+        for number, name in enumerate(BROKERS[: self.brokers], start=1):
+            one = self.service(BROKER, options)
+            for file, target in _BROKER_FILES.items():
+                self._read_setting(one, self.configs / BROKER / file, target)
+            environment = {k: v for k, v in one["environment"].items() if k != "ERL_EPMD_ADDRESS"}
+            words = environment[_ERLANG_ARGUMENTS].split(" -kernel inet_dist_use_interface")[0]
+            one["environment"] = environment | {
+                "RABBITMQ_NODENAME": f"rabbit@{name}",
+                _ERLANG_ARGUMENTS: f"{words} {_ERLANG_TLS}",
+                "RABBITMQ_CTL_ERL_ARGS": _ERLANG_TLS,
+            }
+            one["hostname"] = name
+            one["command"] = [_CLUSTERED, "start"]
+            one["healthcheck"] = options["healthcheck"] | {
+                "test": ["CMD", "steady", _CLUSTERED, "check"]
+            }
+            one["stop_grace_period"] = "120s"
+            one["networks"] = {network: {"aliases": [BROKER]} for network in options["networks"]}
+            for mount in one["volumes"]:
+                if mount.get("source") == BROKER:
+                    mount["source"] = name
+            label = f"node.labels.{self.config['name']}.{BROKER_LABEL} == {number}"
+            one["deploy"]["placement"] = {"constraints": [label]}
+            yield name, one
+
     @staticmethod
     def _tmpfs(text: str) -> Options:
         target, _, listed = text.partition(":")
@@ -167,11 +227,14 @@ class Converter:
             return
         below = source.parts[source.parts.index("configs") + 1 :]
         for path, at in _files(self.configs.joinpath(*below), target):
-            setting = self.settings.add(path.name, path.read_bytes())
-            runs = path.stat().st_mode & 0o111
-            converted.setdefault("configs", []).append(
-                {"source": setting, "target": at, "mode": 0o555 if runs else 0o444}
-            )
+            self._read_setting(converted, path, at)
+
+    def _read_setting(self, converted: Options, path: Path, target: str) -> None:
+        setting = self.settings.add(path.name, path.read_bytes())
+        runs = path.stat().st_mode & 0o111
+        converted.setdefault("configs", []).append(
+            {"source": setting, "target": target, "mode": 0o555 if runs else 0o444}
+        )
 
     def _deploy(self, name: str, options: Options) -> Options:
         limits = {
@@ -187,11 +250,13 @@ class Converter:
             deploy["mode"] = "global"
         elif name in self.replicas:
             deploy["replicas"] = self.replicas[name]
+        elif name in TWICE:
+            deploy["replicas"] = min(2, self.nodes)
         if name in TASKS_OF_THE_DATA_NODE:
             label = f"node.labels.{self.config['name']}.{DATA_LABEL} == true"
             deploy["placement"] = {"constraints": [label]}
         # What listens on a port of its node, or holds a volume, can't run next to its successor.
-        alone = name in (*SERVED_BY_EVERY_NODE, *TASKS_OF_THE_DATA_NODE)
+        alone = name in (*SERVED_BY_EVERY_NODE, *TASKS_OF_THE_DATA_NODE, BROKER)
         change = {"order": "stop-first" if alone else "start-first", "parallelism": 1}
         return deploy | {
             "restart_policy": {"condition": "any", "delay": "5s"},
@@ -224,8 +289,9 @@ def _bytes(size: str) -> int:
 def main(arguments: list[str] | None = None) -> int:
     """Print the stack file and what it names, one a line, for ``docker/swarm/stack``.
 
-    ``first`` is the stack file of what has to work before the rest is started, ``whole`` all of
-    it, as JSON; ``secret`` and ``config`` are a name and its content in Base64.
+    ``stage`` is a stack file of what has to work before the next is deployed, under the name of
+    the service that it waits for; ``whole`` is all of it, as JSON. ``secret`` and ``config`` are
+    a name and its content in Base64.
     """
     parser = argparse.ArgumentParser(prog="soc.provision.swarm", description=__doc__.split("\n")[0])
     parser.add_argument("site")
@@ -233,6 +299,8 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--configs", type=Path, default=Path("configs"))
     parser.add_argument("--image", action="append", default=[], metavar="NAME=ID")
     parser.add_argument("--replicas", action="append", default=[], metavar="SERVICE=COUNT")
+    parser.add_argument("--nodes", type=int, default=1)
+    parser.add_argument("--brokers", type=int, default=1, choices=(1, 3))
     options = parser.parse_args(arguments)
     config = json.load(sys.stdin)
     converter = Converter(
@@ -241,6 +309,8 @@ def main(arguments: list[str] | None = None) -> int:
         options.configs,
         dict(pair.split("=") for pair in options.image),
         {name: int(count) for name, count in (pair.split("=") for pair in options.replicas)},
+        options.nodes,
+        options.brokers,
         Files(config["name"]),
         Files(config["name"]),
     )
@@ -250,10 +320,15 @@ def main(arguments: list[str] | None = None) -> int:
         print(problem, file=sys.stderr)
         return 1
     services = stack["services"]
-    first = {name: services[name] for name in FIRST}
+    # Together if they are new, else one after the other: two of three have to go on serving.
+    brokers = {name: services[name] for name in BROKERS if name in services}
+    parts = [{"mariadb": services["mariadb"]}, *({n: s} for n, s in brokers.items())]
+    if not set(brokers) <= set(converter.replicas):
+        parts = [parts[0], brokers]
     # A deploy runs every job of its file again, changed or not.
     rest = {name: service for name, service in services.items() if name != JOB}
-    print("first", json.dumps(stack | {"services": first}))
+    for part in (*parts, {JOB: services[JOB]}):
+        print("stage", next(iter(part)), json.dumps(stack | {"services": part}))
     print("whole", json.dumps(stack | {"services": rest}))
     for kind, files in (("secret", converter.secrets), ("config", converter.settings)):
         for name, content in files.content.items():
