@@ -6,7 +6,7 @@ BENCH ?= tasks
 PYTHON ?= python3
 
 .DEFAULT_GOAL := help
-.PHONY: help up rollback down logs status site passwords certs rotate shipper backup restore mail app unit test drill conformance lint words lock bench audit sbom
+.PHONY: help up join rollback down logs status site passwords certs rotate shipper backup restore mail app unit test drill conformance lint words lock bench audit sbom
 
 ##@ Run (SITE=name picks a site; else the one started last, or local)
 help: ## This help
@@ -17,6 +17,7 @@ help: ## This help
 include docker/$(STACK).mk
 
 up: ## Start the site: containers with a Docker engine, the embedded stack without one
+join: ## Print what another host of a swarm runs (STACK=swarm)
 rollback: ## Go back to the version that ran before the last make up
 down: ## Stop the site; its data stays
 status: ## What is wrong: containers, and the headline of the board

@@ -17,3 +17,6 @@ logs:
 
 mail:
 	@$(COMPOSE) exec -T catcher python3 -m soc.notify.catcher show
+
+join:
+	@echo "!! this site runs on one host: STACK=swarm runs it on several, docs/swarm.md" >&2; exit 1

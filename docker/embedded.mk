@@ -21,3 +21,6 @@ shipper:
 
 backup restore:
 	@echo "!! the embedded stack is for a look: while it is down, copy env/$(SITE).env, env/$(SITE)/ and var/$(SITE)/" >&2; exit 1
+
+join:
+	@echo "!! this site runs on one host: STACK=swarm runs it on several, docs/swarm.md" >&2; exit 1
