@@ -3,7 +3,7 @@
 up:
 	@docker/swarm/stack up "$(SITE)"
 
-down join status certs rotate:
+down join status certs:
 	@docker/swarm/stack $@ "$(SITE)"
 
 logs:
@@ -12,5 +12,5 @@ logs:
 site passwords:
 	@docker/containers/stack $@ "$(SITE)"
 
-shipper backup restore rollback mail:
+rotate shipper backup restore rollback mail:
 	@echo "!! make $@ works on one host only, not on a swarm yet: docs/swarm.md" >&2; exit 1

@@ -21,7 +21,6 @@ from soc.runtime.queues import QUEUES
 pytestmark = pytest.mark.drill
 
 SECONDS = 45
-ROLLING_SECONDS = 150
 CALM_SECONDS = 10
 AWAY_SECONDS = 20
 LINK = ("docker", "exec", "NODE", "ip", "link", "set", "eth0")
@@ -75,12 +74,9 @@ print(found.name if found else "")
     return next(((node, beat) for node, beat in found if beat in name), ("", ""))
 
 
-def measured(
-    site: Stack, nodes: Nodes, case: str, victim: str, *steps: tuple[str, ...],
-    seconds: int = SECONDS,
-) -> None:  # fmt: skip
+def measured(site: Stack, nodes: Nodes, case: str, victim: str, *steps: tuple[str, ...]) -> None:
     """Break something by commands of this host; hold what the site did against the limits."""
-    meters = Meters(nodes, site.project, case, nodes.names[0], victim, seconds)
+    meters = Meters(nodes, site.project, case, nodes.names[0], victim, SECONDS)
     time.sleep(CALM_SECONDS)
     for step in steps:
         subprocess.run(step, check=True, stdout=subprocess.DEVNULL, timeout=300)
@@ -107,24 +103,6 @@ def test_a_host_is_killed_that_has_the_active_beat(site: Stack, nodes: Nodes) ->
     )
     measured(site, nodes, "kill -9, active beat", victim, ("docker", "kill", victim))
     run("docker", "start", victim)
-
-
-def test_a_host_is_killed_that_leads_the_swarm(site: Stack, nodes: Nodes) -> None:
-    first, second, _ = nodes.names
-    # A leader that is demoted hands over; what the new one knows of it is old for a moment.
-    nodes.run(second, "docker", "node", "demote", first)
-    promote = ("docker", "node", "promote", first)
-    wait_for("a third manager", lambda: "Error" not in nodes.run(second, *promote, check=False))
-    victim = wait_for("another leader", lambda: leader(nodes).replace(first, ""))
-    measured(site, nodes, "kill -9, leader", victim, ("docker", "kill", victim))
-    run("docker", "start", victim)
-
-
-def leader(nodes: Nodes) -> str:
-    rows = nodes.run(
-        nodes.names[0], "docker", "node", "ls", "--format={{.Hostname}} {{.ManagerStatus}}"
-    )
-    return next((row.split()[0] for row in rows.splitlines() if row.endswith("Leader")), "")
 
 
 @pytest.mark.parametrize(
@@ -158,23 +136,3 @@ docker service scale --detach {service}=1
         site, nodes, "broker without its volume", "",
         ("docker", "exec", node, "sh", "-c", script),
     )  # fmt: skip
-
-
-def test_brokers_are_replaced_one_after_the_other(site: Stack, nodes: Nodes) -> None:
-    """Nothing but their configuration changes, so that the meters' own tasks stay."""
-    with (site.folder / "configs" / "rabbitmq" / "soc.conf").open("a") as file:
-        file.write("# changed by a test\n")
-    measured(
-        site, nodes, "rolling change of brokers", "",
-        ("docker", "exec", f"--workdir={nodes.tree}", nodes.names[0],
-         "make", "STACK=swarm", f"SITE={site.site}", "up"), seconds=ROLLING_SECONDS,
-    )  # fmt: skip
-
-
-def test_every_secret_is_replaced(site: Stack, nodes: Nodes) -> None:
-    """Three deploys, each of which replaces every task one after the other."""
-    nodes.make(site.site, "status")
-    before = (site.folder / "env" / site.site / "ca" / "ca.pem").read_bytes()
-    nodes.make(site.site, "rotate")
-    assert (site.folder / "env" / site.site / "ca" / "ca.pem").read_bytes() != before
-    wait_until_equal("status", lambda: nodes.make(site.site, "status", check=False)[:3], "== ")
