@@ -6,7 +6,7 @@ BENCH ?= tasks
 PYTHON ?= python3
 
 .DEFAULT_GOAL := help
-.PHONY: help up join rollback down logs status site passwords certs rotate shipper backup restore mail app unit test drill conformance lint words lock bench audit sbom
+.PHONY: help up join rollback down logs status doctor shell site passwords certs rotate shipper backup restore mail app unit test drill conformance lint words lock bench audit sbom
 
 ##@ Run (SITE=name picks a site; else the one started last, or local)
 help: ## This help
@@ -21,7 +21,9 @@ join: ## Print what another host of a swarm runs (STACK=swarm)
 rollback: ## Go back to the version that ran before the last make up
 down: ## Stop the site; its data stays
 status: ## What is wrong: containers, and the headline of the board
-logs: ## Follow the logs (S=service for one service)
+doctor: ## Check everything, the worst first, each with what to do; JSON=1 for a monitor
+logs: ## Follow the logs (S=service for one service), or show those SINCE=30m
+shell: ## A Python shell in the web container, with Django ready
 site: ## Create the site SITE: its env file, secrets and certificates
 passwords: ## Show the passwords that were generated for the site
 certs: ## Renew the certificates that are near their end, without a restart

@@ -4,7 +4,7 @@ up:
 	@echo "== a Docker engine answers: the site $(SITE) runs in containers"
 	@docker/containers/stack up "$(SITE)"
 
-site passwords certs rotate shipper status backup restore rollback:
+site passwords certs rotate shipper status doctor backup restore rollback:
 	@docker/containers/stack $@ "$(SITE)"
 
 COMPOSE = docker/containers/stack compose "$(SITE)"
@@ -13,7 +13,10 @@ down:
 	@$(COMPOSE) down
 
 logs:
-	@$(COMPOSE) logs --follow --tail 100 $(S)
+	@$(COMPOSE) logs $(if $(SINCE),--since $(SINCE),--follow --tail 100) $(S)
+
+shell:
+	@$(COMPOSE) exec web python3 manage.py shell
 
 mail:
 	@$(COMPOSE) exec -T catcher python3 -m soc.notify.catcher show

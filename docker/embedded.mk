@@ -24,3 +24,6 @@ backup restore:
 
 join:
 	@echo "!! this site runs on one host: STACK=swarm runs it on several, docs/swarm.md" >&2; exit 1
+
+doctor shell:
+	@echo "!! make $@ is for the stack in containers; here \`make status\` says what is wrong" >&2; exit 1

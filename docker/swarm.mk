@@ -12,5 +12,5 @@ logs:
 site passwords:
 	@docker/containers/stack $@ "$(SITE)"
 
-rotate shipper backup restore rollback mail:
+rotate shipper doctor backup restore rollback mail shell:
 	@echo "!! make $@ works on one host only, not on a swarm yet: docs/swarm.md" >&2; exit 1

@@ -387,6 +387,7 @@ ROOMS: dict[str, set[str]] = {
     "common": set(),
     # The catalogue of queues, from which the broker's definitions are made.
     "provision": {"runtime"},
+    "doctor": {"provision", "runtime"},
     # Failures and signs of life are rows of core; the worker of a stream is the events' own.
     "runtime": BASE | {"core", "events"},
     "schedules": BASE,
@@ -482,11 +483,12 @@ print(*(name for name in worker.app.tasks if name.startswith("soc.")), *sys.modu
     assert not loaded & {"soc.ssl_certs.tasks", "soc.ssl_certs.probe", "OpenSSL", "ldap"}
 
 
-def test_a_site_is_made_without_settings() -> None:
-    names = [path.stem for path in (REPOSITORY / "app" / "soc" / "provision").glob("*.py")]
+@pytest.mark.parametrize("package", ["provision", "doctor"])
+def test_a_site_is_made_and_examined_without_settings(package: str) -> None:
+    names = [path.stem for path in (REPOSITORY / "app" / "soc" / package).glob("*.py")]
     # Granted in the database, by the service migrate.
     names = sorted({*names} - {"__init__", "grants"})
-    code = f"import sys; from soc.provision import {', '.join(names)}; "
+    code = f"import sys; from soc.{package} import {', '.join(names)}; "
     # Kombu imports other parts of Django where that is installed.
     code += "print('django.conf' in sys.modules)"
     environment = {"PYTHONPATH": str(REPOSITORY / "app")}

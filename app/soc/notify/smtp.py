@@ -319,16 +319,24 @@ def _relay(end: float) -> smtplib.SMTP:
         except (smtplib.SMTPException, OSError):
             pass
         close()
-    _connection = _connect(end)
+    _connection = connect(end)
     return _connection
 
 
-def _connect(end: float) -> BoundedSMTP:
+def connect(end: float) -> BoundedSMTP:
+    """Return a session with the relay, greeted and logged in, whose replies must come until `end`.
+
+    `end` is of `time.monotonic`.
+
+    Raises:
+        smtplib.SMTPException: the relay refuses.
+        OSError: it cannot be reached, has no valid certificate, or there is no password to log in.
+    """
     security = settings.SMTP_SECURITY
     address = {
         "host": settings.SMTP_HOST,
         "port": settings.SMTP_PORT,
-        "timeout": TIMEOUT,
+        "timeout": min(TIMEOUT, max(0.1, end - time.monotonic())),
         "local_hostname": settings.SMTP_HELO or None,
     }
     if security == "tls":

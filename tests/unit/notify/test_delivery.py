@@ -287,8 +287,8 @@ def test_a_session_of_refusals_is_not_kept(
     subscription: Subscription, relay: FakeRelay, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     connected: list[int] = []
-    connect = smtp._connect
-    monkeypatch.setattr(smtp, "_connect", lambda end: (connected.append(1), connect(end))[1])
+    connect = smtp.connect
+    monkeypatch.setattr(smtp, "connect", lambda end: (connected.append(1), connect(end))[1])
     relay.recipient_reply = "550 5.1.1 No such user"
     for number in range(9):
         outbox.enqueue(NOTICE, f"occasion {number}")

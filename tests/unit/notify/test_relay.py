@@ -25,8 +25,8 @@ RESOLVED = Notice("It", Severity.OK, "It is over.", {}, status="resolved")
 def attempts_to_connect(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """Count from now on."""
     attempts: list[int] = []
-    connect = smtp._connect
-    monkeypatch.setattr(smtp, "_connect", lambda end: (attempts.append(1), connect(end))[1])
+    connect = smtp.connect
+    monkeypatch.setattr(smtp, "connect", lambda end: (attempts.append(1), connect(end))[1])
     return attempts
 
 
