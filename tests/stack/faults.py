@@ -170,7 +170,7 @@ def certificate(service: str, lifetime: str) -> str:
     """Return a script that gives a service a certificate of a lifetime (Python)."""
     return f"""python3 -c '
 from datetime import timedelta; from pathlib import Path; from soc.provision import pki
-ca = pki.Identity.load(Path("ca/ca.pem"), Path("ca/ca.key"))
+ca = pki.KeyPair.load(Path("ca/ca.pem"), Path("ca/ca.key"))
 names = ["{service}", "localhost", "127.0.0.1"]
 made = pki.issue(ca, "{service}", names, timedelta({lifetime}))
 Path("{service}/cert.pem").write_bytes(made.certificate_pem)
