@@ -29,6 +29,15 @@ def new_site(tmp_path: Path) -> site.Site:
     return made
 
 
+def pytest_itemcollected(item: pytest.Item) -> None:
+    """Refuse the mark by which pytest-django empties the tables, and with them later tests'."""
+    for mark in item.iter_markers("django_db"):
+        if mark.kwargs.get("transaction") or "transactional_db" in item.fixturenames:
+            raise pytest.UsageError(
+                f"{item.nodeid}: use the fixture transactional_db, without the mark django_db"
+            )
+
+
 @pytest.fixture
 def transactional_db(django_db_setup: None, django_db_blocker: Any) -> Iterator[None]:
     """Work outside of a transaction, as a change of the schema does on SQLite.

@@ -19,6 +19,10 @@ HIDDEN = Finding(Outcome.REFUSED, "inappropriate_authentication", "Nothing for t
 REFUSED = Finding(Outcome.CREDENTIAL, "wrong_password", "The password is wrong.", bound=False)
 
 
+def reloaded(one: DirectoryServer) -> DirectoryServer:
+    return DirectoryServer.objects.get(pk=one.pk)
+
+
 def fine(target: DirectoryTarget, **values: Any) -> Finding:
     spent = {Phase.RESOLVE: 1.0, Phase.CONNECT: 2.0, Phase.TLS: 5.0, Phase.SEARCH: 3.0}
     bound = True if target.user else None

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from datetime import datetime, timedelta
 
 import pytest
-from answering import Directory, another_round, fine, server
+from answering import Directory, another_round, fine, reloaded, server
 
 import slapd
 from mailing import Clock
@@ -27,10 +27,6 @@ def firing() -> dict[str, tuple[str, int]]:
     """The alerts that fire: subject to rule and severity."""
     alerts = Alert.objects.filter(OPEN, state=Alert.State.FIRING).select_related("rule", "subject")
     return {alert.subject.name: (alert.rule.name, alert.severity) for alert in alerts}
-
-
-def reloaded(one: DirectoryServer) -> DirectoryServer:
-    return DirectoryServer.objects.get(pk=one.pk)
 
 
 def group(*hosts: str) -> list[DirectoryServer]:

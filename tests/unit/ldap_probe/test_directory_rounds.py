@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Callable
 from datetime import timedelta
 from typing import Any
@@ -18,14 +17,13 @@ from answering import (
     fine,
     make_due,
     refusing,
+    reloaded,
     server,
 )
-from django.db import OperationalError
 from django.utils import timezone
 
 from mailing import Clock
 from soc.alerts.models import OPEN, Alert
-from soc.common import deadlocks
 from soc.core.severity import Severity
 from soc.ldap_probe import credentials, rounds, turns
 from soc.ldap_probe.diagnostics import Outcome, Phase
@@ -41,10 +39,6 @@ def firing() -> dict[str, tuple[str, int]]:
     """The alerts that fire: subject to rule and severity."""
     alerts = Alert.objects.filter(OPEN, state=Alert.State.FIRING).select_related("rule", "subject")
     return {alert.subject.name: (alert.rule.name, alert.severity) for alert in alerts}
-
-
-def reloaded(one: DirectoryServer) -> DirectoryServer:
-    return DirectoryServer.objects.get(pk=one.pk)
 
 
 def test_five_hundred_servers_are_spread_evenly_over_their_interval() -> None:
@@ -171,24 +165,6 @@ def test_what_was_disabled_or_deleted_meanwhile_is_left_alone(directory: Directo
     gone.delete()
     rounds.record(claimed, findings)
     assert list(ProbeResult.objects.values_list("server", flat=True)) == [kept.pk]
-
-
-@pytest.mark.django_db(transaction=True)
-def test_a_transaction_that_begins_again_counts_a_failure_once(
-    directory: Directory, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    one = server("dc1")
-    directory.says["dc1"] = DOWN
-    report, calls = rounds.conditions.report, itertools.count()
-
-    def deadlocked_once(*args: Any, **kwargs: Any) -> int:
-        if next(calls) == 0:
-            raise OperationalError(deadlocks.DEADLOCK, "Deadlock found")
-        return report(*args, **kwargs)
-
-    monkeypatch.setattr(rounds.conditions, "report", deadlocked_once)
-    another_round()
-    assert (next(calls), reloaded(one).failures, reloaded(one).recent) == (2, 1, [None])
 
 
 def during_a_round(edit: Callable[[], object]) -> None:
