@@ -26,6 +26,17 @@ _USAGES = (
 _ACTION = re.compile(r'<form[^>]* action="([^"]+)"')
 
 
+def write_certificates(folder: Path, names: list[str]) -> None:
+    """Write a CA and a certificate by it: ca.pem, cert.pem and key.pem."""
+    # Python 3.13 believes no CA that does not say what it is for.
+    usage = dict.fromkeys(_USAGES, False) | {"key_cert_sign": True, "crl_sign": True}
+    root = pki.issue("the provider's CA", ca=True, extensions=[(x509.KeyUsage(**usage), True)])
+    leaf = pki.issue(names[0], root, san=names)
+    (folder / "ca.pem").write_bytes(root.cert_pem)
+    (folder / "cert.pem").write_bytes(leaf.cert_pem)
+    (folder / "key.pem").write_bytes(leaf.key_pem)
+
+
 @dataclass
 class Provider:
     """A process of the npm package oidc-provider, over TLS by a CA of its own."""
@@ -49,15 +60,7 @@ class Provider:
         return self.folder / "ca.pem"
 
     def start(self) -> None:
-        # Python 3.13 believes no CA that does not say what it is for.
-        usage = dict.fromkeys(_USAGES, False) | {"key_cert_sign": True, "crl_sign": True}
-        extensions = [(x509.KeyUsage(**usage), True)]
-        root = pki.issue("the provider's CA", ca=True, extensions=extensions)
-        names = list(dict.fromkeys((self.host, self.address)))
-        leaf = pki.issue(self.host, root, san=names)
-        self.authority.write_bytes(root.cert_pem)
-        (self.folder / "cert.pem").write_bytes(leaf.cert_pem)
-        (self.folder / "key.pem").write_bytes(leaf.key_pem)
+        write_certificates(self.folder, list(dict.fromkeys((self.host, self.address))))
         settings = {
             "issuer": self.issuer,
             "address": self.address,
