@@ -145,16 +145,19 @@ def test_no_secret_is_in_the_log(browser: Client) -> None:
 
 def test_every_field_that_could_hold_a_secret_is_hidden() -> None:
     suspicious = ("password", "secret", "digest", "token")
+    # Where tokens are asked for, which is published.
+    public = {"mail_routes.MailAccount.token_url"}
     for model in apps.get_models():
         hidden = set()
         if auditlog.contains(model):
             hidden = set(auditlog.get_model_fields(model)["mask_fields"])
             assert auditlog.get_model_fields(model)["mask_callable"] == "soc.access.audit.hidden"
         for field in model._meta.concrete_fields:
-            named_so = any(word in field.name for word in suspicious)
+            label = f"{model._meta.label}.{field.name}"
+            named_so = any(word in field.name for word in suspicious) and label not in public
             text = field.get_internal_type() in ("CharField", "TextField")
             if auditlog.contains(model) and (isinstance(field, SealedField) or (named_so and text)):
-                assert field.name in hidden, f"{model._meta.label}.{field.name}"
+                assert field.name in hidden, label
 
 
 def test_what_the_stack_writes_by_itself_is_not_recorded(browser: Client) -> None:

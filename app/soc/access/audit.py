@@ -25,7 +25,7 @@ from soc.core.admin import ReadOnlyAdmin
 from soc.core.models import ApiToken
 from soc.core.sealed import SealedField
 
-SECRET_FIELDS = frozenset({"password", "digest", "secret"})
+SECRET_FIELDS = frozenset({"password", "digest", "secret", "token"})
 NOBODYS = frozenset({"last_login"})
 """Fields that change with every sign-in, which has a row of its own."""
 
