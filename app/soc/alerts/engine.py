@@ -217,7 +217,7 @@ def _known(subject: Subject, after: life.Standing, condition: Condition) -> _Kno
 
 
 def _note(news: _News) -> Iterator[Subject]:
-    """Write what is now known of subjects without an alert: one statement for those it is same of.
+    """Write what is known of subjects without an alert, in one statement for all of the same news.
 
     Yields:
         The subjects of which nothing was written, because at least one of those with the same news
